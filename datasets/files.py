@@ -1,0 +1,47 @@
+"""Files that are there whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A new file beside ``path`` that takes its place when the block ends without an exception.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to make or to replace. Until the block ends it stays as it was.
+
+    Yields
+    ------
+    pathlib.Path
+        A name in the same folder, not yet taken, to write to.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from learnsolve.datasets.files import replacing
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as part:
+    ...     _ = part.write_text("whole")
+    >>> [entry.name for entry in folder.iterdir()]
+    ['a.txt']
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)

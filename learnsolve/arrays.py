@@ -1,0 +1,78 @@
+"""numpy, scipy, torch and cupy in, torch inside, the same out; nothing is copied that need not be."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DTYPES = {
+    np.dtype("float32"): torch.float32,
+    np.dtype("float64"): torch.float64,
+    np.dtype("complex64"): torch.complex64,
+    np.dtype("complex128"): torch.complex128,
+}
+NUMPY_DTYPES = {value: key for key, value in DTYPES.items()}
+ACCEPTED = "float32, float64, complex64 or complex128"
+
+
+def is_cupy(array: Any) -> bool:
+    """Whether ``array`` is a cupy array, without importing cupy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def torch_dtype(dtype: Any, name: str) -> torch.dtype:
+    """The torch dtype of a supported dtype of any library; `TypeError` for others, integers included."""
+    if isinstance(dtype, torch.dtype):
+        if dtype in NUMPY_DTYPES:
+            return dtype
+    else:
+        found = DTYPES.get(np.dtype(dtype))
+        if found is not None:
+            return found
+    raise TypeError(
+        f"{name} has dtype {dtype}; accepted are {ACCEPTED} (convert it, e.g. with astype(float))"
+    )
+
+
+def as_tensor(array: Any, name: str) -> Tensor:
+    """A torch tensor that shares the memory of ``array`` where the library allows it."""
+    if isinstance(array, Tensor):
+        torch_dtype(array.dtype, name)
+        return array
+    if is_cupy(array):
+        torch_dtype(array.dtype, name)
+        return torch.from_dlpack(array)
+    array = np.asarray(array)
+    torch_dtype(array.dtype, name)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def restorer(array: Any) -> Callable[[Tensor], Any]:
+    """A function that takes a tensor back into the library of ``array``."""
+    if isinstance(array, Tensor):
+        return lambda tensor: tensor
+    if is_cupy(array):
+        cupy = sys.modules["cupy"]
+        return lambda tensor: cupy.from_dlpack(tensor.detach())
+    return lambda tensor: tensor.detach().cpu().numpy()
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for single precision, float64 for double, real or complex."""
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+def in_dtype(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Apply a linear function that knows ``dtype`` only; of complex ``x`` to its parts where that is real."""
+    if x.is_complex() and not dtype.is_complex:
+        real, imag = (function(part.to(dtype, copy=True)) for part in (x.real, x.imag))
+        return torch.complex(real, imag).to(x.dtype)
+    return function(x.to(dtype)).to(x.dtype)

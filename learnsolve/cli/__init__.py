@@ -1,0 +1,51 @@
+"""The command ``learnsolve``: one file for each of its commands."""
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from learnsolve import __version__
+from learnsolve.cli import demo, methods, solve
+
+app = typer.Typer(
+    help="Solve linear systems: a learned part proposes, a classical iteration certifies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(solve.solve)
+app.command()(methods.methods)
+app.command()(demo.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"learnsolve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; wrong usage ends with 1, since 2 means "not converged"."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        typer.echo("learnsolve: interrupted", err=True)
+        code = 130
+    except TyperException as error:
+        if message := error.format_message().rstrip("."):
+            typer.echo(f"learnsolve: {message} (see 'learnsolve --help')", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

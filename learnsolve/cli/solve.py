@@ -1,0 +1,177 @@
+"""``learnsolve solve``: a linear system from Matrix Market files."""
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from learnsolve import Result
+
+NOT_CONVERGED = 2
+BAD_INPUT = 1
+TABLE_ROWS = 8
+
+
+def solve(
+    matrix: Annotated[
+        Path, typer.Argument(metavar="A.mtx", help="The matrix: .mtx or .mtx.gz.", show_default=False)
+    ],
+    rhs: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[b.mtx]", help="The right-hand side; left out: all ones.", show_default=False
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="See 'learnsolve methods'.")] = "auto",
+    preconditioner: Annotated[
+        str | None,
+        typer.Option("--preconditioner", "-M", help="See 'learnsolve methods'.", show_default=False),
+    ] = None,
+    rtol: Annotated[float, typer.Option(help="Stop at |b - A x| <= rtol |b| ...")] = 1e-5,
+    atol: Annotated[float, typer.Option(help="... or at |b - A x| <= atol.")] = 0.0,
+    maxiter: Annotated[int | None, typer.Option(help="Most iterations.", show_default=False)] = None,
+    timeout: Annotated[float | None, typer.Option(help="Most seconds.", show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write x here: .mtx or .mtx.gz.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Solve A x = b. Exit code 0: converged; 2: not converged; 1: bad input."""
+    try:
+        if output is not None and not output.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {output.parent} to write to")
+        A = _matrix(matrix)
+        b = _vector(rhs, A.shape[0])
+        with _progress(rtol, atol, shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
+            options = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "timeout": timeout}
+            result = _solve(A, b, method=method, M=preconditioner, callback=callback, **options)
+        if output is not None:
+            from learnsolve.datasets import matrix_market
+
+            matrix_market.write(output, result.x, comment=f"{result!r} by {result.method}")
+    except (OSError, ValueError, TypeError, MemoryError, ImportError) as error:
+        typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    if as_json:
+        typer.echo(json.dumps(_record(result, matrix, rhs, output, A.shape), allow_nan=False))
+    elif not quiet:
+        _report(result, b, rhs, output)
+    if not result.success:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _matrix(path: Path) -> Any:
+    from learnsolve.datasets import matrix_market
+
+    matrix = matrix_market.read(path)
+    return matrix.astype(float) if matrix.dtype.kind == "i" else matrix
+
+
+def _vector(path: Path | None, rows: int) -> "np.ndarray":
+    import numpy as np
+
+    if path is None:
+        return np.ones(rows)
+    b = _matrix(path)
+    if not isinstance(b, np.ndarray):
+        if math.prod(b.shape) > 1 << 30:
+            raise ValueError(f"{path}: a right-hand side of shape {b.shape} is too large to be made dense")
+        b = b.toarray()
+    return b[:, 0] if b.shape[1] == 1 else b
+
+
+def _solve(A: Any, b: "np.ndarray", **options: Any) -> "Result":
+    import learnsolve
+
+    with warnings.catch_warnings():
+        # The status is printed, and the exit code says it too.
+        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        return learnsolve.solve(A, b, **options)
+
+
+@contextmanager
+def _progress(rtol: float, atol: float, shown: bool) -> Iterator[Callable[[Any], None] | None]:
+    """A callback that moves a bar on standard error: its length is in digits of the residual."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("setting up", total=None)
+        first: float | None = None
+
+        def callback(info: Any) -> None:
+            nonlocal first
+            residual = max(info.residual, 1e-300)
+            first = residual if first is None else max(first, residual)
+            norm_b = residual / info.relative_residual if info.relative_residual > 0 else 0.0
+            digits = math.log10(first / max(rtol * norm_b, atol, 1e-300))
+            progress.update(
+                task,
+                description=f"iteration {info.iteration}, |r|/|b| = {info.relative_residual:.1e}",
+                total=max(digits, 1e-9),
+                completed=math.log10(first / residual),
+            )
+
+        yield callback
+
+
+def _report(result: "Result", b: "np.ndarray", rhs: Path | None, output: Path | None) -> None:
+    import numpy as np
+
+    if rhs is None:
+        typer.echo("no right-hand side given: b is all ones")
+    columns = b.reshape(len(b), -1)
+    norms = np.linalg.norm(columns, axis=0)
+    residuals = np.asarray(result.residuals).reshape(len(result.residuals), -1)
+    relative = residuals / np.where(norms > 0, norms, 1.0)
+    last = len(residuals) - 1
+    typer.echo(f"{'iteration':>9}  {'|b - A x|':>10}  {'|r|/|b|':>8}")
+    for iteration in np.unique(np.linspace(0, last, min(TABLE_ROWS, last + 1)).round().astype(int)):
+        typer.echo(f"{iteration:9d}  {residuals[iteration].max():10.3e}  {relative[iteration].max():8.1e}")
+    typer.echo(f"{result!r} by {result.method}")
+    if output is not None:
+        typer.echo(f"x is in {output}")
+    if not result.success:
+        advice = "; ".join([result.status.value, *filter(None, [result.extras.get("detail")])])
+        typer.echo(f"learnsolve: not converged: {advice}", err=True)
+
+
+def _record(
+    result: "Result", matrix: Path, rhs: Path | None, output: Path | None, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    import numpy as np
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return value if math.isfinite(value) else None
+
+    return {
+        "matrix": str(matrix),
+        "shape": [int(size) for size in shape],
+        "right_hand_side": "ones" if rhs is None else str(rhs),
+        "output": None if output is None else str(output),
+        "method": result.method,
+        "status": result.status.name,
+        "advice": result.status.value,
+        "success": result.success,
+        "iterations": int(result.iterations),
+        "relative_residual": plain(float(result.relative_residual)),
+        "seconds": float(result.seconds),
+        "residuals": plain(np.asarray(result.residuals).tolist()),
+    }

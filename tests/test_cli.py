@@ -1,0 +1,213 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from typer.testing import CliRunner
+
+import learnsolve
+from learnsolve.cli import app
+from learnsolve.datasets import matrix_market
+
+
+def poisson(n):
+    """The second difference on n points: positive definite, known to every method."""
+    return sp.diags_array(
+        [-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1], format="csr"
+    )
+
+
+@pytest.fixture
+def system(tmp_path):
+    """Paths of a matrix and a right-hand side, and the exact answer."""
+    A = poisson(60)
+    x = np.sin(np.arange(60.0))
+    matrix_market.write(tmp_path / "A.mtx", A)
+    matrix_market.write(tmp_path / "b.mtx", A @ x)
+    return tmp_path / "A.mtx", tmp_path / "b.mtx", x
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def command(*arguments):
+    """The command in a process of its own, as users run it."""
+    code = "from learnsolve.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".mtx", ".mtx.gz"])
+def test_solve_writes_the_answer(system, tmp_path, suffix):
+    matrix, rhs, x = system
+    output = tmp_path / f"x{suffix}"
+    outcome = run("solve", matrix, rhs, "--rtol", "1e-10", "-o", output)
+    assert outcome.exit_code == 0, outcome.output
+    assert "CONVERGED" in outcome.stdout
+    assert "iteration" in outcome.stdout
+    assert str(output) in outcome.stdout
+    written = matrix_market.read(output)
+    assert written.shape == (60, 1)
+    np.testing.assert_allclose(written[:, 0], x, atol=1e-7)
+
+
+def test_without_a_right_hand_side_it_is_ones_and_says_so(system):
+    outcome = run("solve", system[0])
+    assert outcome.exit_code == 0, outcome.output
+    assert "b is all ones" in outcome.stdout
+
+
+def test_residual_table_has_a_few_rows_and_ends_at_the_last_iteration(system):
+    outcome = run("solve", system[0], system[1], "--method", "cg")
+    lines = outcome.stdout.splitlines()
+    rows = [line.split() for line in lines[1:-1]]
+    assert 2 <= len(rows) <= 8
+    assert rows[0][0] == "0"
+    assert f"{rows[-1][0]} iterations" in lines[-1]
+
+
+def test_json_is_one_object(system):
+    outcome = run("solve", *system[:2], "--method", "cg", "--json")
+    record = json.loads(outcome.stdout)
+    assert record["success"] is True
+    assert record["status"] == "CONVERGED"
+    assert record["shape"] == [60, 60]
+    assert len(record["residuals"]) == record["iterations"] + 1
+    assert record["relative_residual"] <= 1e-5
+
+
+def test_quiet_prints_nothing(system, tmp_path):
+    outcome = run("solve", *system[:2], "--quiet", "-o", tmp_path / "x.mtx")
+    assert outcome.exit_code == 0
+    assert outcome.output == ""
+    assert (tmp_path / "x.mtx").is_file()
+
+
+def test_not_converged_ends_with_two_and_advice(system, tmp_path):
+    output = tmp_path / "x.mtx"
+    outcome = run("solve", *system[:2], "--method", "cg", "--maxiter", "3", "-o", output)
+    assert outcome.exit_code == 2
+    assert "MAXITER" in outcome.stdout
+    assert learnsolve.Status.MAXITER.value in outcome.stderr
+    assert matrix_market.read(output).shape == (60, 1)
+
+
+def test_integer_matrices_and_sparse_right_hand_sides_are_welcome(tmp_path):
+    matrix_market.write(tmp_path / "A.mtx", poisson(5).astype(int))
+    matrix_market.write(tmp_path / "b.mtx", sp.csr_array(np.eye(5, 2)))
+    outcome = run("solve", tmp_path / "A.mtx", tmp_path / "b.mtx", "-o", tmp_path / "x.mtx")
+    assert outcome.exit_code == 0, outcome.output
+    expected = np.linalg.solve(poisson(5).toarray(), np.eye(5, 2))
+    np.testing.assert_allclose(matrix_market.read(tmp_path / "x.mtx"), expected, atol=1e-4)
+
+
+def test_preconditioner_by_name(system):
+    outcome = run("solve", *system[:2], "--method", "cg", "-M", "jacobi", "--json")
+    assert outcome.exit_code == 0, outcome.output
+    assert "jacobi" in json.loads(outcome.stdout)["method"]
+
+
+BANNER = "%%MatrixMarket matrix coordinate real general\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "what"),
+    [
+        (None, (), "No such file"),
+        ("nothing of the kind\n", (), "line 1: not a Matrix Market file"),
+        (BANNER + "2 2 3\n1 1 1\n2 2 1\n", (), "line 2: 3 entries announced"),
+        (BANNER + "2 2 2\n1 1 1\n2 2 nan\n", (), "line 4:"),
+        (BANNER + "2 2 2\n1 1 1\n2 2 1\n", ("--method", "guess"), "guess"),
+        (BANNER + "2 2 2\n1 1 1\n2 2 1\n", ("-M", "guess", "--method", "cg"), "guess"),
+        (BANNER + "2 2 2\n1 1 1\n2 2 1\n", ("--rtol", "-1"), "rtol"),
+        (BANNER + "2 2 2\n1 1 1\n2 2 1\n", ("-o", "no_such_folder/x.mtx"), "no folder"),
+        (BANNER + "0 0 0\n", (), ""),
+    ],
+)
+def test_bad_input_ends_with_one_and_one_line(tmp_path, text, options, what):
+    path = tmp_path / "A.mtx"
+    if text is not None:
+        path.write_text(text)
+    outcome = run("solve", path, *options)
+    assert outcome.exit_code == 1
+    assert outcome.stdout == ""
+    assert what in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    assert "Traceback" not in outcome.stderr
+
+
+def test_mismatched_right_hand_side(system, tmp_path):
+    matrix_market.write(tmp_path / "short.mtx", np.ones(7))
+    outcome = run("solve", system[0], tmp_path / "short.mtx")
+    assert outcome.exit_code == 1
+    assert "60" in outcome.stderr
+    assert "7" in outcome.stderr
+
+
+def test_a_terminal_sees_progress_on_standard_error(system, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        app(["solve", str(system[0]), str(system[1]), "--method", "cg"])
+    assert ended.value.code == 0
+    captured = capsys.readouterr()
+    assert "|r|/|b|" in captured.err
+    assert "\x1b" not in captured.out
+
+
+def test_methods_lists_every_method_and_preconditioner():
+    outcome = run("methods")
+    assert outcome.exit_code == 0
+    lines = [line.strip() for line in outcome.stdout.splitlines() if line.startswith(" ")]
+    table = learnsolve.methods_table()
+    assert len(lines) == len(table)
+    assert any(name.startswith("M=") for name, _ in table)
+    for name, summary in table:
+        assert any(
+            line.startswith(f"{name.removeprefix('M=')} ") and line.endswith(summary) for line in lines
+        )
+        assert "\n" not in summary
+
+
+def test_the_command_itself(system):
+    outcome = command("solve", *system[:2], "--maxiter", "1", "--method", "cg")
+    assert outcome.returncode == 2
+    assert "MAXITER" in outcome.stdout
+
+
+@pytest.mark.parametrize("arguments", [("solve",), ("solve", "A.mtx", "--maxiter", "many"), ("guess",)])
+def test_wrong_usage_ends_with_one_not_two(arguments):
+    outcome = command(*arguments)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("learnsolve: ")
+    assert outcome.stderr.endswith("(see 'learnsolve --help')\n")
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_version():
+    outcome = run("--version")
+    assert outcome.exit_code == 0
+    assert outcome.stdout.strip() == f"learnsolve {learnsolve.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["solve", "--help"], ["demo", "--help"]])
+def test_help_comes_without_the_heavy_imports(arguments):
+    code = (
+        f"import sys; sys.argv[1:] = {arguments!r}\n"
+        "from learnsolve.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert ended.code == 0, ended.code\n"
+        "heavy = {'torch', 'numba', 'matplotlib', 'scipy', 'numpy', 'triton'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr

@@ -1,0 +1,62 @@
+"""Triton kernels: interpreted on the CPU, compiled without a GPU, and run on one where there is one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from learnsolve.kernels import grid, grid_reference, sparse, sparse_reference
+from tests.kernel_cases import grid_case, sparse_case, to
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("triton", reason="triton is not installed")
+
+
+def run_forms(**environment):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/triton_forms.py"]
+    variables = {**os.environ, **environment}
+    done = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+def test_interpreted():
+    run_forms(TRITON_INTERPRET="1")
+
+
+def test_every_kernel_compiles_for_hopper_without_one():
+    from learnsolve.kernels import ahead_of_time
+
+    names = [name for name, *_ in ahead_of_time.variants()]
+    assert len(set(names)) == len(names)
+    binaries = ahead_of_time.compile_all(90)
+    assert list(binaries) == names
+    for name, binary in binaries.items():
+        assert binary.startswith(b"\x7fELF"), name
+        used = ahead_of_time.resources(binary)
+        assert used.get("STACK", 0) == 0, f"{name} spills its registers: {used}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu():
+    run_forms(TRITON_INTERPRET="0")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+def test_dispatchers_on_a_gpu(dtype):
+    stencil, b, x = grid_case("unit", (9, 17, 33), dtype)
+    answer = grid.residual(to(stencil, "cuda"), b.cuda(), x.cuda())
+    torch.testing.assert_close(answer.cpu(), grid_reference.residual(stencil, b, x))
+    *matrix, _ = sparse_case(40, 30, dtype, torch.int32)
+    right = torch.ones(30, 3, dtype=dtype)
+    answer = sparse.spmv(*(t.cuda() for t in matrix), right.cuda())
+    torch.testing.assert_close(answer.cpu(), sparse_reference.spmv(*matrix, right))
+    with pytest.raises(NotImplementedError, match="relax_rows"):
+        sparse.gauss_seidel(*(t.cuda() for t in (*matrix, right, right, right)), 1.0)

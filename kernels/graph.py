@@ -43,8 +43,8 @@ def graph(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, diagonal
     order = torch.argsort(colour, stable=True).to(torch.int32)
     colours = np.concatenate([[0], np.cumsum(np.bincount(colour.numpy()))]).astype(np.int64)
     inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
-    tensors = (torch.from_numpy(a) for a in (weights, diagonal, inverse))
-    return Graph(*pattern, *tensors, order, colours)
+    entries, middle, reciprocal = (torch.from_numpy(a) for a in (weights, diagonal, inverse))
+    return Graph(*pattern, entries, middle, reciprocal, order, colours)
 
 
 def on_device(g: Graph, device: torch.device) -> Graph:
@@ -58,9 +58,9 @@ def on_device(g: Graph, device: torch.device) -> Graph:
     diagonal = g.diagonal.numpy().copy()
     diagonal[diagonal == 0] = 1
     A = (scipy.sparse.dia_array((diagonal[None], [0]), shape=(size, size)) - W).tocsr()
-    parts = (torch.from_numpy(a).to(device) for a in (A.indptr, A.indices, A.data))
-    moved = (a.to(device) for a in (torch.from_numpy(diagonal), g.inverse, g.order))
-    return Graph(*parts, *moved, g.colours)
+    indptr, indices, entries = (torch.from_numpy(a).to(device) for a in (A.indptr, A.indices, A.data))
+    middle, inverse, order = (a.to(device) for a in (torch.from_numpy(diagonal), g.inverse, g.order))
+    return Graph(indptr, indices, entries, middle, inverse, order, g.colours)
 
 
 def smooth(

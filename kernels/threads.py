@@ -1,18 +1,15 @@
 """How many threads a kernel takes, and how long they wait for more work."""
 
 import os
+from collections.abc import Callable
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any
 
 # Threads of the OpenMP pool spin between two kernels of a solve, which are microseconds apart, and should
 # sleep soon after it: libgomp's default of milliseconds holds cores that torch's own pool, or other
 # programs, need. libgomp reads this when numba first loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-
-from collections.abc import Callable
-from functools import wraps
-from types import FunctionType
-from typing import Any
-
-from numba import get_num_threads, njit
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -27,22 +24,34 @@ def threads(size: int) -> int:
     >>> threads(100)
     1
     """
-    return 1 if size < SMALL else get_num_threads()
+    if size < SMALL:
+        return 1
+    from numba import get_num_threads
+
+    return get_num_threads()
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of ``(..., threads)`` twice: for one thread without the pool, and for several.
+class Kernel:
+    """A compiled function of ``(..., threads)``: one form without the pool for one thread, one for several.
 
-    Both are cached on disk, for which the copy needs a name of its own.
+    Both are cached on disk, for which the first needs a name of its own.
     """
+
+    def __init__(self, function: FunctionType) -> None:
+        from numba import njit
+
+        alone = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_alone")
+        alone.__qualname__, alone.__module__ = f"{function.__qualname__}_alone", function.__module__
+        self.serial = njit(fastmath=MATH, cache=True)(alone)
+        self.parallel = njit(parallel=True, fastmath=MATH, cache=True)(function)
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the form for the number of threads that stands last."""
+        return (self.serial if arguments[-1] == 1 else self.parallel)(*arguments)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Decorator: compile a function whose last parameter is the number of threads."""
     assert isinstance(function, FunctionType)
-    alone = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_alone")
-    alone.__qualname__, alone.__module__ = f"{function.__qualname__}_alone", function.__module__
-    serial = njit(fastmath=MATH, cache=True)(alone)
-    parallel = njit(parallel=True, fastmath=MATH, cache=True)(function)
-
-    @wraps(function)
-    def run(*arguments: Any) -> Any:
-        return (serial if arguments[-1] == 1 else parallel)(*arguments)
-
-    return run
+    return Kernel(function)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = {
+DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype("float32"): torch.float32,
     np.dtype("float64"): torch.float64,
     np.dtype("complex64"): torch.complex64,
     np.dtype("complex128"): torch.complex128,
 }
-NUMPY_DTYPES = {value: key for key, value in DTYPES.items()}
+NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {value: key for key, value in DTYPES.items()}
 ACCEPTED = "float32, float64, complex64 or complex128"
 
 

@@ -54,8 +54,8 @@ def _convert(A: Any) -> Operator:
     if type(A).__module__.startswith("cupyx.scipy.sparse"):
         csr = A.tocsr()
         csr.sum_duplicates()
-        parts = (torch.from_dlpack(part) for part in (csr.indptr, csr.indices, csr.data))
-        return CSR(*parts, shape=A.shape)
+        indptr, indices, data = (torch.from_dlpack(part) for part in (csr.indptr, csr.indices, csr.data))
+        return CSR(indptr, indices, data, A.shape)
     if isinstance(A, LinearOperator):
         dtype = arrays.torch_dtype(A.dtype, "A")
         return _wrapped(A.matvec, A.rmatvec, A.shape, dtype)
@@ -87,10 +87,10 @@ def _from_torch_sparse(A: Tensor) -> CSR:
         rows, columns = A.indices()
         counts = torch.bincount(rows, minlength=A.shape[0])
         indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return CSR(indptr, columns, A.values(), tuple(A.shape))
+        return CSR(indptr, columns, A.values(), (A.shape[0], A.shape[1]))
     if A.layout is not torch.sparse_csr:
         A = A.to_sparse_csr()
-    return CSR(A.crow_indices(), A.col_indices(), A.values(), tuple(A.shape))
+    return CSR(A.crow_indices(), A.col_indices(), A.values(), (A.shape[0], A.shape[1]))
 
 
 @dataclass

@@ -89,7 +89,7 @@ class _Reshaped(Operator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.A.enter(self.inner._adjoint(self.A.leave(y, self.inner.range_shape)))
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
         return _Reshaped(self.inner.to(device, dtype), self.A)
 
 
@@ -180,15 +180,16 @@ class Solver:
     def run(self, b: Tensor, x: Tensor, limits: Limits) -> tuple[Outcome, _Stage]:
         """Solve for one column in the operator's form, by the first stage that succeeds."""
         outcome: Outcome | None = None
-        done = 0
+        used = self.stages[0]
         for stage in self.stages:
             try:
                 setup, M = stage.get()
             except (ValueError, RuntimeError, MemoryError) as error:
                 if len(self.stages) == 1:
                     raise
-                failure = Outcome(x, Status.BREAKDOWN, np.array([norm(b)]), 0, str(error))
-                outcome, used = outcome or failure, stage
+                if outcome is None:
+                    outcome = Outcome(x, Status.BREAKDOWN, np.array([norm(b)]), 0, str(error))
+                    used = stage
                 continue
             A = self.A if self.A.dtype == b.dtype else self.A.to(dtype=b.dtype)
             if M is not None and M.dtype != b.dtype:
@@ -197,13 +198,15 @@ class Solver:
             found = iterate(stage.method, System(A, rhs, M, setup), x.clone(), limits)
             if A.singular:
                 found = _minimum_norm(A, b, rhs, found, limits)
-            done += found.iterations
-            better = outcome is None or found.residuals[-1] < outcome.residuals[-1]
-            if better or found.status is Status.CONVERGED:
+            if (
+                outcome is None
+                or found.residuals[-1] < outcome.residuals[-1]
+                or found.status is Status.CONVERGED
+            ):
                 outcome, used = found, stage
-            if outcome.status in (Status.CONVERGED, Status.TIMEOUT, Status.STOPPED, Status.NONFINITE):
+            if found.status in (Status.CONVERGED, Status.TIMEOUT, Status.STOPPED, Status.NONFINITE):
                 break
-            if outcome.status is Status.STAGNATED and A.singular:
+            if found.status is Status.STAGNATED and A.singular:
                 break
         assert outcome is not None
         return outcome, used
@@ -223,7 +226,7 @@ class Solver:
         """Solve for ``b``; the parameters are those of `learnsolve.solve`."""
         began = time.perf_counter()
         for value, name in ((rtol, "rtol"), (atol, "atol")):
-            if not (np.isscalar(value) and np.isfinite(value) and value >= 0):
+            if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; a finite number that is not negative is accepted")
         if maxiter is not None and maxiter < 0:
             raise ValueError(f"maxiter is {maxiter}; a number that is not negative is accepted")
@@ -417,7 +420,7 @@ def solve(
     began = time.perf_counter()
     solver = prepare(A, method=method, M=M, **options)
     spent = time.perf_counter() - began
-    if timeout is not None:
+    if timeout is not None and timeout > 0:
         timeout = max(timeout - spent, 1e-9)
     return solver.solve(
         b, x0=x0, rtol=rtol, atol=atol, maxiter=maxiter, timeout=timeout, callback=callback, check=check

@@ -245,12 +245,12 @@ def maze(
         walls = np.moveaxis(cells, axis, 0)
         for k in range(period - 1, shape[axis], period):
             for corner in np.ndindex(*(-(-n // period) for n in walls.shape[1:])):
-                door = []
+                door: list[slice] = []
                 for c, n in zip(corner, walls.shape[1:], strict=True):
                     first, last = c * period, min((c + 1) * period - 1, n)
                     start = int(rng.integers(first, max(last - 1, first + 1)))
                     door.append(slice(start, min(start + 2, last)))
-                walls[(k, *door)] = FLUID
+                walls[k][tuple(door)] = FLUID
     cells[-2:] = AIR
     return _problem(cells, rhs, seed, **options)
 

@@ -171,7 +171,7 @@ import numpy as np
 from learnsolve.kernels import sparse_numba
 x, y = np.ones(2, np.float32), np.empty(2, np.float32)
 sparse_numba.spmv(np.array([0, 1, 3]), np.array([0, 0, 1]), np.ones(3, np.float32), x, y, 2)
-print(list(y), sum(sparse_numba._vector.stats.cache_hits.values()))
+print(list(y), sum(sparse_numba._vector.parallel.stats.cache_hits.values()))
 """
     for hits in (0, 1):
         command = [sys.executable, "-W", "error", "-c", script]

@@ -5,7 +5,6 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 import torch
-from tests.cases import CASES, OWED
 
 import learnsolve
 from learnsolve import ConvergenceWarning, SolveError, Status
@@ -13,6 +12,7 @@ from learnsolve.methods import CG, GMRES, METHODS
 from learnsolve.operators import CSR, GridPoisson
 from learnsolve.preconditioners import AMG_KINDS, PRECONDITIONERS, Multigrid
 from learnsolve.problems import poisson
+from tests.cases import CASES, OWED
 
 quiet = pytest.mark.filterwarnings("ignore::learnsolve.result.ConvergenceWarning")
 
@@ -87,9 +87,9 @@ def test_libraries(form, library, method):
     np.testing.assert_allclose(np.asarray(res.x), np.linalg.solve(A2, B2), rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 def test_torch_csr_and_a_callable_with_a_shape():
-    with pytest.warns(UserWarning, match="CSR"):
-        A = torch.from_numpy(A2).to_sparse_csr()
+    A = torch.from_numpy(A2).to_sparse_csr()
     np.testing.assert_allclose(learnsolve.solve(A, B2, rtol=1e-10).x, np.linalg.solve(A2, B2))
 
     class Product:
@@ -289,7 +289,9 @@ def test_a_grid_on_the_gpu():
     b = torch.from_numpy(problem.b).cuda()
     res = learnsolve.solve(A, b, rtol=1e-8)
     assert res.success and res.x.is_cuda
-    np.testing.assert_allclose(res.x.cpu().numpy(), learnsolve.solve(problem.A, problem.b, rtol=1e-8).x, atol=1e-5)
+    np.testing.assert_allclose(
+        res.x.cpu().numpy(), learnsolve.solve(problem.A, problem.b, rtol=1e-8).x, atol=1e-5
+    )
 
 
 def test_float32_grid():

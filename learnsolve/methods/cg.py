@@ -35,7 +35,7 @@ class CG(Method):
     recompute : int
         The residual is recomputed from its definition every so many steps.
     flexible : bool, optional
-        By default True where ``M`` is not linear.
+        By default True where ``M`` is not linear or says that it is not Hermitian.
 
     References
     ----------
@@ -78,7 +78,7 @@ class CG(Method):
         alpha = s.rz / pAp
         flexible = self.flexible
         if flexible is None:
-            flexible = system.M is not None and not system.M.linear
+            flexible = system.M is not None and (not system.M.linear or system.M.hermitian is False)
         old = s.r.clone() if flexible else s.r
         size = descend(alpha, s.p, Ap, s.x, s.r)
         s.count += 1

@@ -33,7 +33,9 @@ class _DenseFactors:
             raise Breakdown("the matrix is singular")
 
     def solve(self, A: Operator, r: Tensor) -> Tensor:
-        return in_dtype(lambda v: torch.linalg.lu_solve(self.LU, self.pivots, v[:, None])[:, 0], r, self.LU.dtype)
+        return in_dtype(
+            lambda v: torch.linalg.lu_solve(self.LU, self.pivots, v[:, None])[:, 0], r, self.LU.dtype
+        )
 
 
 class _SparseFactors:

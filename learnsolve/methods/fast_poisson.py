@@ -55,6 +55,7 @@ class _Transforms:
     """Along each axis a fast sine or cosine transform on the CPU, a matrix of eigenvectors elsewhere."""
 
     def __init__(self, A: GridPoisson) -> None:
+        assert isinstance(A.stencil, UnitStencil)
         weights = A.stencil.weights.cpu()[3 - A.cells.ndim :]
         self.kinds: list[tuple[str, Tensor]] = []
         total = torch.zeros(A.cells.shape, dtype=torch.float64)
@@ -76,9 +77,9 @@ class _Transforms:
         for name, types in (("sine", scipy.fft.dstn), ("cosine", scipy.fft.dctn)):
             axes = [axis for axis, (kind, _) in enumerate(self.kinds) if kind == name]
             if axes:
-                kind = 1 if name == "sine" else (3 if back else 2)
+                number = 1 if name == "sine" else (3 if back else 2)
                 workers = torch.get_num_threads()
-                x = torch.from_numpy(types(x.numpy(), type=kind, axes=axes, norm="ortho", workers=workers))
+                x = torch.from_numpy(types(x.numpy(), type=number, axes=axes, norm="ortho", workers=workers))
         for axis, (kind, vectors) in enumerate(self.kinds):
             if kind == "matrix":
                 matrix = vectors if back else vectors.T

@@ -123,8 +123,15 @@ class Operator:
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "Operator":
         """The operator on another device or in another dtype; itself where nothing changes."""
-        if dtype in (None, self.dtype) and (device is None or torch.device(device) == self.device):
+        device = self.device if device is None else torch.device(device)
+        dtype = self.dtype if dtype is None else dtype
+        if dtype == self.dtype and device == self.device:
             return self
+        if self.dtype.is_complex and not dtype.is_complex:
+            raise TypeError(f"the {self.dtype} operator {self!r} can't become {dtype}")
+        return self._moved(device, dtype)
+
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> "Operator":
         raise NotImplementedError(f"{self!r} can't be moved to {device}, {dtype}")
 
     @property
@@ -149,10 +156,10 @@ class Operator:
         kind = arrays.NUMPY_DTYPES[self.dtype]
 
         def matvec(x: np.ndarray) -> np.ndarray:
-            return np.asarray(self @ np.ascontiguousarray(x, kind).reshape(self.domain_shape)).reshape(-1)
+            return np.asarray(self @ np.array(x, kind).reshape(-1)).reshape(-1)
 
         def rmatvec(y: np.ndarray) -> np.ndarray:
-            return np.asarray(self.H @ np.ascontiguousarray(y, kind).reshape(self.range_shape)).reshape(-1)
+            return np.asarray(self.H @ np.array(y, kind).reshape(-1)).reshape(-1)
 
         return sla.LinearOperator(self.shape, matvec=matvec, rmatvec=rmatvec, dtype=kind)
 
@@ -170,6 +177,22 @@ class Operator:
 def _same(name: str, left: Any, right: Any, what: str) -> None:
     if left != right:
         raise ValueError(f"{name}: the operators have different {what}: {left} and {right}")
+
+
+class _Hosted(Operator):
+    """An operator on the vectors of another one, its host: same shapes, same unknowns."""
+
+    host: Operator
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.host.shape
+
+    def enter(self, x: Tensor, name: str = "x") -> Tensor:
+        return self.host.enter(x, name)
+
+    def leave(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.host.leave(x, shape)
 
 
 class Adjoint(Operator):
@@ -210,7 +233,7 @@ class Adjoint(Operator):
     def H(self) -> Operator:
         return self.inner
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
         return Adjoint(self.inner.to(device, dtype))
 
 
@@ -250,14 +273,14 @@ class Product(Operator):
         above, below = self.left.cotangents(self.right._apply(x), y), self.left._adjoint(y)
         return above + self.right.cotangents(x, below)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
         if isinstance(self.left, Adjoint) and self.left.inner is self.right:
             right = self.right.to(device, dtype)
             return right.H @ right
         return Product(self.left.to(device, dtype), self.right.to(device, dtype))
 
 
-class Sum(Operator):
+class Sum(_Hosted):
     """``A + B``."""
 
     def __init__(self, left: Operator, right: Operator) -> None:
@@ -274,6 +297,7 @@ class Sum(Operator):
         )
         self.left, self.right = left.to(dtype=self.dtype), right.to(dtype=self.dtype)
         self.linear = left.linear and right.linear
+        self.host = self.right if isinstance(left, Identity) else self.left
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.left._apply(x) + self.right._apply(x)
@@ -295,11 +319,11 @@ class Sum(Operator):
     def cotangents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return self.left.cotangents(x, y) + self.right.cotangents(x, y)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
         return Sum(self.left.to(device, dtype), self.right.to(device, dtype))
 
 
-class Scaled(Operator):
+class Scaled(_Hosted):
     """``c * A``."""
 
     def __init__(self, scalar: complex, inner: Operator) -> None:
@@ -317,11 +341,15 @@ class Scaled(Operator):
             positive_definite=inner.positive_definite if positive else None,
         )
         self.scalar = scalar if not real else complex(scalar).real
-        self.inner = inner.to(dtype=dtype)
+        self.inner = self.host = inner.to(dtype=dtype)
         self.linear = inner.linear
+        self.singular = inner.singular
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.scalar * self.inner._apply(x)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.inner.project(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return np.conj(self.scalar).item() * self.inner._adjoint(y)
@@ -338,7 +366,7 @@ class Scaled(Operator):
     def cotangents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return self.inner.cotangents(x, np.conj(self.scalar).item() * y)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
         return Scaled(self.scalar, self.inner.to(device, dtype))
 
 
@@ -356,8 +384,8 @@ class Identity(Operator):
     def diagonal(self) -> Tensor:
         return torch.ones(self.domain_shape, dtype=self.dtype, device=self.device)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
-        return Identity(self.domain_shape, dtype or self.dtype, device or self.device)
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
+        return Identity(self.domain_shape, dtype, device)
 
 
 class Diagonal(Operator):
@@ -402,5 +430,5 @@ class Diagonal(Operator):
     def cotangents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (y * x.conj(),)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
-        return Diagonal(self.values.to(device=device or self.device, dtype=dtype or self.dtype))
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
+        return Diagonal(self.values.to(device, dtype))

@@ -238,13 +238,7 @@ class GridPoisson(Operator):
     def leave(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x if tuple(shape) == self.domain_shape else x[self.active]
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "GridPoisson":
-        device = self.device if device is None else torch.device(device)
-        dtype = self.dtype if dtype is None else dtype
-        if dtype == self.dtype and device == self.device:
-            return self
-        if self.dtype.is_complex and not dtype.is_complex:
-            raise TypeError(f"a {self.dtype} operator can't become {dtype}")
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> "GridPoisson":
         clone = object.__new__(GridPoisson)
         clone.__dict__.update(self.__dict__)
         clone.dtype, clone.device = dtype, device

@@ -79,11 +79,11 @@ class CSR(Operator):
         if not csr.has_canonical_format:
             csr = csr.copy()
             csr.sum_duplicates()
-        parts = (torch.from_numpy(np.ascontiguousarray(part)) for part in (csr.indptr, csr.indices))
-        return cls(*parts, arrays.as_tensor(csr.data, "A"), csr.shape)
+        indptr, indices = (torch.from_numpy(np.ascontiguousarray(part)) for part in (csr.indptr, csr.indices))
+        return cls(indptr, indices, arrays.as_tensor(csr.data, "A"), csr.shape)
 
     @property
-    def hermitian(self) -> bool | None:  # type: ignore[override]
+    def hermitian(self) -> bool | None:
         """Whether the matrix equals its adjoint, entry for entry."""
         if self._hermitian is None and hasattr(self, "values"):
             self._hermitian = _equals_adjoint(self)
@@ -148,13 +148,7 @@ class CSR(Operator):
     def cotangents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (y[self.rows] * x[self.indices.long()].conj(),)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "CSR":
-        device = self.device if device is None else torch.device(device)
-        dtype = self.dtype if dtype is None else dtype
-        if dtype == self.dtype and device == self.device:
-            return self
-        if self.dtype.is_complex and not dtype.is_complex:
-            raise TypeError(f"a {self.dtype} matrix can't become {dtype}")
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> "CSR":
         return CSR(
             self.indptr.to(device),
             self.indices.to(device),
@@ -240,9 +234,8 @@ class Dense(Operator):
     def cotangents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (y[:, None] * x.conj(),)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Operator:
-        moved = self.values.to(device=device or self.device, dtype=dtype or self.dtype)
-        return self if moved is self.values else Dense(moved)
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
+        return Dense(self.values.to(device, dtype))
 
     def to_scipy(self) -> np.ndarray:
         """The same matrix as a numpy array."""
@@ -304,9 +297,7 @@ class FunctionOperator(Operator):
             return super()._adjoint(y)
         return self._call(self.adjoint, y, self.domain_shape)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "FunctionOperator":
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> "FunctionOperator":
         clone = object.__new__(FunctionOperator)
-        clone.__dict__.update(
-            self.__dict__, dtype=dtype or self.dtype, device=torch.device(device or self.device)
-        )
+        clone.__dict__.update(self.__dict__, dtype=dtype, device=device)
         return clone

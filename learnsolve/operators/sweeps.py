@@ -111,12 +111,12 @@ class CSRRelaxation:
         return x + omega * (b - self.A._apply(x)) / self.diagonal
 
     def sweep(self, b: Tensor, x: Tensor, omega: float, order: str, reverse: bool) -> None:
-        data: tuple[Any, ...] = (self.A.indptr, self.A.indices, self.A.values.detach(), self.diagonal, b, x)
+        indptr, indices, values = self.A.indptr, self.A.indices, self.A.values.detach()
         if order == "lexicographic":
-            sparse.gauss_seidel(*data, omega, reverse)
+            sparse.gauss_seidel(indptr, indices, values, self.diagonal, b, x, omega, reverse)
             return
         for rows in reversed(self.colours) if reverse else self.colours:
-            sparse.relax_rows(*data, rows, omega)
+            sparse.relax_rows(indptr, indices, values, self.diagonal, b, x, rows, omega)
 
 
 def matrix_of(A: Operator) -> Any:

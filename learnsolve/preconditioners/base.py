@@ -31,8 +31,10 @@ class Inverse(Operator):
         adjoint: Callable[[Tensor], Tensor] | None,
         label: str,
         positive_definite: bool | None = None,
+        *,
+        hermitian: bool | None = None,
     ) -> None:
-        hermitian = True if adjoint is None else None
+        hermitian = adjoint is None if hermitian is None else hermitian
         super().__init__(
             A.range_shape,
             A.domain_shape,
@@ -53,7 +55,7 @@ class Inverse(Operator):
         return self._forward(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._forward(y) if self._backward is None else self._backward(y)
+        return super()._adjoint(y) if self._backward is None else self._backward(y)
 
     def __repr__(self) -> str:
         return self.label

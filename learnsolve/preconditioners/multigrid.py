@@ -26,7 +26,7 @@ from learnsolve.preconditioners.multigrid_levels import (
 
 @dataclass(frozen=True)
 class Multigrid(Preconditioner):
-    """A multigrid cycle for a `GridPoisson`, symmetric and positive definite.
+    """A multigrid cycle for a `GridPoisson`; V- and W-cycles are symmetric and positive definite.
 
     Coarse levels are rescaled aggregations of 2 x 2 (x 2) cells: couplings add up and count half, for the
     distance has doubled; a coupling to a boundary value counts by its distance in the same way,
@@ -38,7 +38,7 @@ class Multigrid(Preconditioner):
     Parameters
     ----------
     cycle : {"W", "V", "F"}
-        The cycle.
+        The cycle; F is not symmetric, so that conjugate gradients take their flexible form with it.
     sweeps : int
         Sweeps before and after each coarse correction.
     smoother : {"red_black", "chebyshev"}
@@ -111,7 +111,10 @@ class MultigridCycle(Inverse):
         self.options = options
         self.dtype_inside = torch.float32 if options.precision == "single" else torch.float64
         self.levels, self.scale = _hierarchy(A, options, self.dtype_inside)
-        super().__init__(A, self._cycle_on, None, "multigrid", positive_definite=True)
+        symmetric = options.cycle != "F"
+        super().__init__(
+            A, self._cycle_on, None, "multigrid", positive_definite=symmetric, hermitian=symmetric
+        )
         self.lifted = A._lift(A.active)
 
     def _cycle_on(self, r: Tensor) -> Tensor:
@@ -128,7 +131,8 @@ class MultigridCycle(Inverse):
 
     def _cycle(self, l: int, fresh: bool, cycle: str) -> None:  # noqa: E741
         level, options = self.levels[l], self.options
-        if l == len(self.levels) - 1:
+        if l == len(self.levels) - 1 or isinstance(level, DenseLevel):
+            assert not isinstance(level, GridLevel)
             level.solve()
             return
         coarse = self.levels[l + 1]
@@ -209,7 +213,7 @@ def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple
             graph = graph_numba.grid_to_graph(
                 stencil, absorption, excess, aggregate, count, halved, factors, boundary, here, count_threads
             )
-            return levels + _graph_levels(*graph, coupling, depth + 1, options, inside, device), scale
+            return levels + _graph_levels(graph, coupling, depth + 1, options, inside, device), scale
         shape = tuple((n + h) >> h for n, h in zip(shape, halved.tolist(), strict=True))
         fields = [np.zeros(shape, dtype) for _ in range(6)]
         if shape[0] == 1:
@@ -221,9 +225,9 @@ def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple
         unknowns, depth = count, depth + 1
     if isinstance(stencil, UnitStencil):
         stencil = _as_faces(A)
-    inverse = dense_inverse(
-        *grid_as_graph(_scaled(stencil, scale if depth == 0 else 1.0, np.dtype(np.float64)))
-    )
+    coarsest = _scaled(stencil, scale if depth == 0 else 1.0, np.dtype(np.float64))
+    assert isinstance(coarsest, FaceStencil)
+    inverse = dense_inverse(*grid_as_graph(coarsest))
     b, x = (torch.zeros(shape, dtype=inside, device=device) for _ in range(2))
     levels.append(DenseLevel(torch.from_numpy(inverse).to(device, inside), b, x))
     return levels, scale
@@ -263,12 +267,7 @@ def _coarse_coupling(coupling: np.ndarray, halved: np.ndarray) -> np.ndarray:
 
 
 def _graph_levels(
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    weights: np.ndarray,
-    excess: np.ndarray,
-    absorption: np.ndarray,
-    position: np.ndarray,
+    graph: tuple[np.ndarray, ...],
     coupling: np.ndarray,
     depth: int,
     options: Multigrid,
@@ -279,6 +278,7 @@ def _graph_levels(
     from learnsolve.kernels import graph_numba
 
     dtype = np.dtype(np.float32 if inside == torch.float32 else np.float64)
+    indptr, indices, weights, excess, absorption, position = graph
     levels: list[Level] = []
     while True:
         size = excess.size
@@ -288,7 +288,7 @@ def _graph_levels(
         if size <= options.coarsest:
             inverse = dense_inverse(W.astype(np.float64), diagonal.astype(np.float64))
             return [*levels, DenseLevel(torch.from_numpy(inverse).to(device, inside), b, x)]
-        graph = graph_kernels.on_device(
+        coloured = graph_kernels.on_device(
             graph_kernels.graph(indptr, indices, weights.astype(dtype), diagonal), device
         )
         extent = tuple((position.max(axis=0) + 1).tolist())
@@ -313,6 +313,6 @@ def _graph_levels(
         )
         stuck = not halved.any() or excess.size > 0.9 * size
         if stuck or excess.size == 0:
-            return [*levels, GraphLevel(graph, b, x, None)]
-        levels.append(GraphLevel(graph, b, x, torch.from_numpy(aggregate).to(device)))
+            return [*levels, GraphLevel(coloured, b, x, None)]
+        levels.append(GraphLevel(coloured, b, x, torch.from_numpy(aggregate).to(device)))
         depth += 1

@@ -137,15 +137,15 @@ def dense_inverse(W: scipy.sparse.csr_array, diagonal: np.ndarray) -> np.ndarray
     count, label = scipy.sparse.csgraph.connected_components(W, directed=False)
     opened = np.bincount(label, np.where(excess > 1e-6 * diagonal, 1, 0), minlength=count) > 0
     A = np.diag(np.where(diagonal > 0, diagonal, 1.0)) - W.toarray()
-    null = np.zeros((size, 0))
+    null, largest = np.zeros((size, 0)), diagonal.max() or 1.0
     closed = np.flatnonzero(~opened)
     if closed.size:
         null = (label[:, None] == closed[None]).astype(float)
         null /= np.linalg.norm(null, axis=0)
-        A += diagonal.max() * null @ null.T
+        A += largest * null @ null.T
     inverse = np.linalg.inv(A)
     if closed.size:
-        inverse -= null @ null.T / diagonal.max()
+        inverse -= null @ null.T / largest
     inverse[diagonal == 0] = 0
     return (inverse + inverse.T) / 2
 

@@ -1,0 +1,154 @@
+"""The multigrid: symmetric, definite, exact where it should be, and fast on every kind of domain."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import learnsolve
+from learnsolve.operators import GridPoisson
+from learnsolve.preconditioners import Multigrid
+from learnsolve.preconditioners.multigrid_levels import GraphLevel, dense_inverse
+from learnsolve.problems import poisson
+
+PROBLEMS = {
+    "box": lambda shape, **o: poisson.box(shape, **o),
+    "obstacles": poisson.obstacles,
+    "free_surface": poisson.free_surface,
+    "maze": poisson.maze,
+    "maze-9": lambda shape, **o: poisson.maze(shape, period=9, **o),
+    "jump": poisson.jump,
+}
+# At 32 cells an axis, relative residual 1e-6, right-hand side of ones (noise needs fewer).
+BOUNDS = {"box": 7, "obstacles": 9, "free_surface": 9, "maze": 11, "maze-9": 15, "jump": 11}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("shape", [(32, 32, 32), (96, 96), (37, 22, 29)], ids=str)
+@pytest.mark.parametrize("rhs", ["noise", "ones"])
+def test_iterations(name, shape, rhs):
+    problem = PROBLEMS[name](shape, rhs=rhs)
+    res = learnsolve.solve(problem.A, problem.b, method="cg", M="multigrid", rtol=1e-6)
+    assert res.success
+    assert res.iterations <= BOUNDS[name] + (4 if len(shape) == 2 else 0)
+
+
+@pytest.mark.parametrize("cycle", ["V", "W", "F"])
+@pytest.mark.parametrize("smoother", ["red_black", "chebyshev"])
+@pytest.mark.parametrize("name", ["obstacles", "jump"])
+def test_symmetric_and_positive_definite(name, cycle, smoother):
+    A = PROBLEMS[name]((14, 13)).A
+    spec = Multigrid(cycle=cycle, smoother=smoother, precision="double", coarsest=8)
+    M = spec.build(A)
+    active = A.active.reshape(-1)
+    columns = []
+    for i in active.nonzero()[:, 0]:
+        e = torch.zeros(active.numel(), dtype=torch.float64)
+        e[i] = 1
+        columns.append(M._apply(e.reshape(A.domain_shape)).reshape(-1)[active])
+    matrix = torch.stack(columns, 1).numpy()
+    if cycle != "F":
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-12 * np.abs(matrix).max())
+    assert np.linalg.eigvalsh((matrix + matrix.T) / 2)[0] > 0
+
+
+def test_f_cycles_take_no_more_iterations_than_v():
+    problem = poisson.maze((64, 64), rhs="ones")
+    counts = {}
+    for cycle in ("V", "F", "W"):
+        res = learnsolve.solve(problem.A, problem.b, method="cg", M=Multigrid(cycle=cycle), rtol=1e-8)
+        assert res.success
+        counts[cycle] = res.iterations
+    assert counts["W"] <= counts["F"] <= counts["V"]
+
+
+def test_few_unknowns_are_solved_exactly():
+    problem = poisson.obstacles((12, 12))
+    M = Multigrid(precision="double", coarsest=200).build(problem.A)
+    x = M._apply(torch.from_numpy(problem.b)).numpy()
+    np.testing.assert_allclose(problem.A @ x, problem.b, atol=1e-10)
+
+
+def test_walls_and_jumps_make_graphs_and_boxes_stay_grids():
+    def kinds(problem):
+        return {type(level) for level in Multigrid(coarsest=20).build(problem.A).levels}
+
+    assert GraphLevel not in kinds(poisson.box((32, 32)))
+    assert GraphLevel in kinds(poisson.jump((32, 32)))
+    assert GraphLevel in kinds(poisson.maze((40, 40), period=9))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 20.0), (0.05, 1.0, 1.0)], ids=str)
+def test_anisotropic_cells(spacing):
+    problem = poisson.box((24, 24, 24), spacing=spacing, rhs="ones")
+    res = learnsolve.solve(problem.A, problem.b, method="cg", M="multigrid", rtol=1e-6)
+    assert res.iterations <= 12
+
+
+@pytest.mark.parametrize("absorption", [1e-3, 1.0, 1e3])
+def test_absorption(absorption):
+    problem = poisson.box((40, 40), boundary="solid", absorption=absorption, rhs="bump")
+    assert not problem.A.singular
+    res = learnsolve.solve(problem.A, problem.b, method="cg", M="multigrid", rtol=1e-8)
+    assert res.iterations <= 12
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale_does_not_matter(scale):
+    problem = poisson.obstacles((24, 24, 24), spacing=float(scale**-0.5), rhs="ones")
+    plain = poisson.obstacles((24, 24, 24), rhs="ones")
+    res = learnsolve.solve(problem.A, problem.b * 1e-20, method="cg", M="multigrid", rtol=1e-6)
+    ref = learnsolve.solve(plain.A, plain.b, method="cg", M="multigrid", rtol=1e-6)
+    assert res.success and abs(res.iterations - ref.iterations) <= 1
+
+
+def test_complex_vectors():
+    problem = poisson.obstacles((24, 24))
+    A = GridPoisson(problem.A.cells, dtype=np.complex128)
+    b = problem.b * (1 + 2j)
+    res = learnsolve.solve(A, b, method="cg", M="multigrid", rtol=1e-10)
+    real = learnsolve.solve(problem.A, problem.b, rtol=1e-10)
+    assert res.success
+    np.testing.assert_allclose(res.x, real.x * (1 + 2j), atol=1e-6 * np.abs(real.x).max())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 14), min_size=2, max_size=3).map(tuple),
+    seed=st.integers(0, 10_000),
+    closed=st.booleans(),
+    spread=st.sampled_from([0.0, 1.0, 4.0]),
+)
+def test_any_domain_is_solved(shape, seed, closed, spread):
+    rng = np.random.default_rng(seed)
+    cells = rng.choice([0, 0, 0, 0, 1, 2], shape)
+    cells.flat[0] = 0
+    k = 10 ** (spread * rng.random(shape)) if spread else None
+    A = GridPoisson(cells, coefficients=k, boundary="solid" if closed else "dirichlet")
+    b = A.project(torch.from_numpy(rng.standard_normal(shape) * (cells == 0))).numpy()
+    M = Multigrid(coarsest=6)
+    res = learnsolve.solve(A, b, method="cg", M=M, rtol=1e-8)
+    assert res.success and res.iterations <= 60
+    np.testing.assert_allclose(A @ res.x, b, atol=1e-6 * max(np.abs(b).max(), 1e-300))
+
+
+def test_dense_inverse_leaves_the_null_space_out():
+    import scipy.sparse as sp
+
+    W = sp.csr_array(np.array([[0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))
+    inverse = dense_inverse(W, np.array([1.0, 1.0, 2.0, 0.0]))
+    np.testing.assert_allclose(inverse[:2, :2], [[0.25, -0.25], [-0.25, 0.25]])
+    np.testing.assert_allclose(inverse[2:, 2:], [[0.5, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "bound"), [("box", 8), ("obstacles", 10), ("free_surface", 12), ("maze", 14), ("jump", 14)]
+)
+@pytest.mark.parametrize("rhs", ["noise", "ones", "bump"])
+def test_iterations_at_full_size(name, bound, rhs):
+    n = 64 if name == "jump" else 128
+    problem = PROBLEMS[name]((n, n, n), rhs=rhs)
+    res = learnsolve.solve(problem.A, problem.b, method="cg", M="multigrid", rtol=1e-6)
+    assert res.success and res.iterations <= bound

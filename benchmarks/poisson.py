@@ -124,7 +124,7 @@ def table(found: dict[str, Any]) -> Table:
     shown.add_column("method")
     for heading in ("set-up s", "solve s", "total s", "iterations", "true |r|/|b|", "peak MiB"):
         shown.add_column(heading, justify="right")
-    for heading in ("total ÷ ours", "solve ÷ ours", "runs"):
+    for heading in ("total ÷ ours", "solve ÷ ours", "runs: total s"):
         shown.add_column(heading, justify="right")
     for row in found["rows"]:
         if "total" not in row:
@@ -139,15 +139,19 @@ def table(found: dict[str, Any]) -> Table:
             residual if reached(row, problem["rtol"]) else f"[red]{residual}[/]",
             f"{row['memory'] / 2**20:.0f}",
             *(f"{row[f]:.2f}" if row[f] else "" for f in ("total_ratio", "solve_ratio")),
-            str(sum("word" not in run for run in row["runs"])),
+            _range([run["total"] for run in row["runs"] if "word" not in run]),
         )
     return shown
+
+
+def _range(totals: list[float]) -> str:
+    return f"{len(totals)}: {min(totals):.2g} to {max(totals):.2g}"
 
 
 def consoles() -> tuple[Console, Console]:
     """Where tables go, and where progress goes; files get wide lines."""
     out, progress = Console(), Console(stderr=True)
-    return (out if out.is_terminal else Console(width=160)), progress
+    return (out if out.is_terminal else Console(width=180)), progress
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,65 +19,81 @@ def _is_face_stencil(stencil):
     return getattr(stencil, "instance_class", None) is FaceStencil
 
 
-def _neighbours(stencil, x, k, j, out):
-    """``out[i] = sum_f w_f x_f`` along row ``(k, j)``."""
+def _product(stencil, x, k, j, out):
+    """``A x`` along row ``(k, j)``, zero on inactive cells.
+
+    Each loop writes one array and reads at most eight: past that LLVM gives up on proving that they do
+    not overlap, and does not vectorise. Counts are cast, for an integer times a single precision number is
+    a double in numba.
+    """
 
 
-@overload(_neighbours, jit_options={"fastmath": MATH})
-def _neighbours_overload(stencil, x, k, j, out):
+@overload(_product, jit_options={"fastmath": MATH})
+def _product_overload(stencil, x, k, j, out):
     if _is_face_stencil(stencil):
 
         def face(stencil, x, k, j, out):
             nz, ny, nx = x.shape
-            row, right = x[k, j], stencil.wx[k, j, 1:]
-            before, after = row[:-1], row[1:]
-            # At the grid's edge the coefficient is the zero of the first layer, and the value the cell's own:
-            # what lies on the far side may not be computed yet.
+            row, own, wx = x[k, j], stencil.diagonal[k, j], stencil.wx[k, j]
+            # At the grid's edge the coefficient is the zero of the first layer, and the value the cell's
+            # own: what lies on the far side may not be computed yet.
             jp, jw = (j + 1, j + 1) if j + 1 < ny else (j, 0)
             jm = j - 1 if j > 0 else j
             north, south = x[k, jp], x[k, jm]
             wn, ws = stencil.wy[k, jw], stencil.wy[k, j]
+            for i in range(nx):
+                out[i] = own[i] * row[i] - (wn[i] * north[i] + ws[i] * south[i])
             if nz > 1:
                 kp, kw = (k + 1, k + 1) if k + 1 < nz else (k, 0)
                 km = k - 1 if k > 0 else k
                 up, down = x[kp, j], x[km, j]
                 wu, wd = stencil.wz[kw, j], stencil.wz[k, j]
                 for i in range(nx):
-                    out[i] = wn[i] * north[i] + ws[i] * south[i] + wu[i] * up[i] + wd[i] * down[i]
-            else:
-                for i in range(nx):
-                    out[i] = wn[i] * north[i] + ws[i] * south[i]
-            for i in range(nx - 1):
-                out[i] += right[i] * after[i]
-            shifted = out[1:]
-            for i in range(nx - 1):
-                shifted[i] += right[i] * before[i]
+                    out[i] -= wu[i] * up[i] + wd[i] * down[i]
+            if nx > 1:
+                last = nx - 1
+                out[0] -= wx[1] * row[1]
+                out[last] -= wx[last] * row[last - 1]
+                before, after, left, right, inner = row[: nx - 2], row[2:], wx[1:last], wx[2:], out[1:last]
+                for i in range(nx - 2):
+                    inner[i] -= left[i] * before[i] + right[i] * after[i]
 
         return face
 
     def unit(stencil, x, k, j, out):
         nz, ny, nx = x.shape
-        zero = x.dtype.type(0)
-        row = x[k, j]
+        kind = x.dtype.type
+        zero = kind(0)
+        row, code, shift = x[k, j], stencil.code[k, j], stencil.shift[0]
         cz, cy, cx = stencil.weights[0], stencil.weights[1], stencil.weights[2]
         jp, cn = (j + 1, cy) if j + 1 < ny else (j, zero)
         jm, cs = (j - 1, cy) if j > 0 else (j, zero)
-        north, south = x[k, jp], x[k, jm]
+        kp, cu = (k + 1, cz) if k + 1 < nz else (k, zero)
+        km, cd = (k - 1, cz) if k > 0 else (k, zero)
+        for i in range(0, nx, max(nx - 1, 1)):
+            along = (row[i - 1] if i > 0 else zero) + (row[i + 1] if i + 1 < nx else zero)
+            across = cn * x[k, jp, i] + cs * x[k, jm, i] + cu * x[kp, j, i] + cd * x[km, j, i]
+            c = np.int32(code[i])
+            d = kind(c & 3) * cz + kind((c >> 2) & 3) * cy + kind((c >> 4) & 3) * cx + shift
+            out[i] = (d * row[i] - across - cx * along) * kind(c >> 6)
+        if nx < 3:
+            return
+        last = nx - 1
+        before, centre, after = row[: nx - 2], row[1:last], row[2:]
+        north, south, up, down = x[k, jp, 1:last], x[k, jm, 1:last], x[kp, j, 1:last], x[km, j, 1:last]
+        inner, byte = out[1:last], code[1:last]
         if nz > 1:
-            kp, cu = (k + 1, cz) if k + 1 < nz else (k, zero)
-            km, cd = (k - 1, cz) if k > 0 else (k, zero)
-            up, down = x[kp, j], x[km, j]
-            for i in range(nx):
-                out[i] = cn * north[i] + cs * south[i] + cu * up[i] + cd * down[i]
-        else:
-            for i in range(nx):
-                out[i] = cn * north[i] + cs * south[i]
-        if nx > 1:
-            before, after, inner = row[: nx - 2], row[2:], out[1 : nx - 1]
             for i in range(nx - 2):
-                inner[i] += cx * (before[i] + after[i])
-            out[0] += cx * row[1]
-            out[nx - 1] += cx * row[nx - 2]
+                c = np.int32(byte[i])
+                d = kind(c & 3) * cz + kind((c >> 2) & 3) * cy + kind((c >> 4) & 3) * cx + shift
+                across = cn * north[i] + cs * south[i] + cu * up[i] + cd * down[i]
+                inner[i] = (d * centre[i] - across - cx * (before[i] + after[i])) * kind(c >> 6)
+        else:
+            for i in range(nx - 2):
+                c = np.int32(byte[i])
+                d = kind((c >> 2) & 3) * cy + kind((c >> 4) & 3) * cx + shift
+                across = cn * north[i] + cs * south[i]
+                inner[i] = (d * centre[i] - across - cx * (before[i] + after[i])) * kind(c >> 6)
 
     return unit
 
@@ -105,6 +121,32 @@ def _along_row_overload(stencil, k, j, out):
     return unit
 
 
+def _subtract_from(stencil, right, k, j, out):
+    """``out = right - out`` where the diagonal is not zero, else zero."""
+
+
+@overload(_subtract_from, jit_options={"fastmath": MATH})
+def _subtract_from_overload(stencil, right, k, j, out):
+    if _is_face_stencil(stencil):
+
+        def face(stencil, right, k, j, out):
+            own = stencil.diagonal[k, j]
+            zero = out.dtype.type(0)
+            for i in range(out.size):
+                out[i] = right[i] - out[i] if own[i] != zero else zero
+
+        return face
+
+    def unit(stencil, right, k, j, out):
+        code = stencil.code[k, j]
+        zero = out.dtype.type(0)
+        least = 64 if stencil.shift[0] != zero else 65
+        for i in range(out.size):
+            out[i] = right[i] - out[i] if np.int32(code[i]) >= least else zero
+
+    return unit
+
+
 def _diagonal(stencil, k, j, out):
     """The diagonal along row ``(k, j)``, zero on inactive cells."""
 
@@ -121,13 +163,14 @@ def _diagonal_overload(stencil, k, j, out):
         return face
 
     def unit(stencil, k, j, out):
-        code = stencil.code[k, j]
+        code, shift = stencil.code[k, j], stencil.shift[0]
         cz, cy, cx = stencil.weights[0], stencil.weights[1], stencil.weights[2]
-        shift = stencil.shift[0]
+        kind = out.dtype.type
         for i in range(code.size):
             c = np.int32(code[i])
-            d = (c & 3) * cz + ((c >> 2) & 3) * cy + ((c >> 4) & 3) * cx + shift
-            out[i] = d * (c >> 6)
+            out[i] = (kind(c & 3) * cz + kind((c >> 2) & 3) * cy + kind((c >> 4) & 3) * cx + shift) * kind(
+                c >> 6
+            )
 
     return unit
 
@@ -145,25 +188,20 @@ def _relax_row(stencil, b, x, omega, k, j, colour, fresh, sums, diagonal):
             value = omega * right[i] * (one / d if d != zero else zero)
             row[i] = value if (i & 1) == start else zero
         return
-    _neighbours(stencil, x, k, j, sums)
+    _product(stencil, x, k, j, sums)
     for i in range(row.size):
         d = diagonal[i]
         inverse = one / d if d != zero else zero
         old = row[i]
-        value = old + omega * ((right[i] + sums[i]) * inverse - old)
+        value = old + omega * (right[i] - sums[i]) * inverse
         row[i] = value if (i & 1) == start else old
 
 
 @njit(fastmath=MATH, cache=True)
-def _residual_row(stencil, b, x, k, j, sums, diagonal):
-    """Leave ``b - A x`` of one row in ``sums``."""
-    row, right = x[k, j], b[k, j]
-    zero = x.dtype.type(0)
-    _diagonal(stencil, k, j, diagonal)
-    _neighbours(stencil, x, k, j, sums)
-    for i in range(row.size):
-        d = diagonal[i]
-        sums[i] = right[i] - d * row[i] + sums[i] if d != zero else zero
+def _residual_row(stencil, b, x, k, j, out):
+    """``b - A x`` along one row, zero on inactive cells."""
+    _product(stencil, x, k, j, out)
+    _subtract_from(stencil, b[k, j], k, j, out)
 
 
 @njit(fastmath=MATH, cache=True)
@@ -239,7 +277,7 @@ def _stage(
                     stencil, b, x, omega, k, j, (first + half) & 1, fresh and half == 0, sums, diagonal
                 )
             else:
-                _residual_row(stencil, b, x, k, j, sums, diagonal)
+                _residual_row(stencil, b, x, k, j, sums)
                 _restrict_row(sums, coarse_b, aggregate, k, j, nz, ny)
 
 
@@ -285,27 +323,14 @@ def smooth(
 
 @kernel
 def apply(stencil, x, y, threads):
-    """``y = A x``; returns ``x^H y``."""
+    """``y = A x``."""
     nz, ny, nx = x.shape
     rows = nz * ny
     blocks = max(1, min(threads, rows))
-    partial = np.zeros(blocks, x.dtype)
     for t in prange(blocks):
-        sums, diagonal = np.empty(nx, x.dtype), np.empty(nx, x.dtype)
-        zero = x.dtype.type(0)
-        total = zero
         for q in range(t * rows // blocks, (t + 1) * rows // blocks):
             k, j = q // ny, q % ny
-            _diagonal(stencil, k, j, diagonal)
-            _neighbours(stencil, x, k, j, sums)
-            row, out = x[k, j], y[k, j]
-            for i in range(nx):
-                d = diagonal[i]
-                value = d * row[i] - sums[i] if d != zero else zero
-                out[i] = value
-                total += np.conj(row[i]) * value
-        partial[t] = total
-    return partial.sum()
+            _product(stencil, x, k, j, y[k, j])
 
 
 @kernel
@@ -315,13 +340,9 @@ def residual(stencil, b, x, r, threads):
     rows = nz * ny
     blocks = max(1, min(threads, rows))
     for t in prange(blocks):
-        sums, diagonal = np.empty(nx, x.dtype), np.empty(nx, x.dtype)
         for q in range(t * rows // blocks, (t + 1) * rows // blocks):
             k, j = q // ny, q % ny
-            _residual_row(stencil, b, x, k, j, sums, diagonal)
-            out = r[k, j]
-            for i in range(nx):
-                out[i] = sums[i]
+            _residual_row(stencil, b, x, k, j, r[k, j])
 
 
 @kernel
@@ -335,7 +356,8 @@ def jacobi(stencil, b, x, out, omega, threads):
         zero, one = x.dtype.type(0), x.dtype.type(1)
         for q in range(t * rows // blocks, (t + 1) * rows // blocks):
             k, j = q // ny, q % ny
-            _residual_row(stencil, b, x, k, j, sums, diagonal)
+            _residual_row(stencil, b, x, k, j, sums)
+            _diagonal(stencil, k, j, diagonal)
             row, target = x[k, j], out[k, j]
             for i in range(nx):
                 d = diagonal[i]
@@ -354,16 +376,16 @@ def gauss_seidel(stencil, b, x, omega, reverse):
         k, j = q // ny, q % ny
         row, right = x[k, j], b[k, j]
         _diagonal(stencil, k, j, diagonal)
-        _neighbours(stencil, x, k, j, sums)
+        _product(stencil, x, k, j, sums)
         _along_row(stencil, k, j, inner)
         step = -1 if reverse else 1
         i = nx - 1 if reverse else 0
         delta = zero
         for _ in range(nx):
             if 0 <= i - step < nx:
-                sums[i] += inner[max(i, i - step)] * delta
+                sums[i] -= inner[max(i, i - step)] * delta
             old = row[i]
             if diagonal[i] != zero:
-                row[i] = old + omega * ((right[i] + sums[i]) / diagonal[i] - old)
+                row[i] = old + omega * (right[i] - sums[i]) / diagonal[i]
             delta = row[i] - old
             i += step

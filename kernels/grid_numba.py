@@ -324,7 +324,7 @@ def smooth(
 @kernel
 def apply(stencil, x, y, threads):
     """``y = A x``."""
-    nz, ny, nx = x.shape
+    nz, ny, _ = x.shape
     rows = nz * ny
     blocks = max(1, min(threads, rows))
     for t in prange(blocks):
@@ -336,7 +336,7 @@ def apply(stencil, x, y, threads):
 @kernel
 def residual(stencil, b, x, r, threads):
     """``r = b - A x``, zero on inactive cells."""
-    nz, ny, nx = x.shape
+    nz, ny, _ = x.shape
     rows = nz * ny
     blocks = max(1, min(threads, rows))
     for t in prange(blocks):

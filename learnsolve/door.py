@@ -13,6 +13,7 @@ from torch import Tensor
 
 from learnsolve import arrays
 from learnsolve.operators import CSR, Dense, FunctionOperator, Operator
+from learnsolve.preconditioners import Preconditioner, named
 
 
 def as_operator(A: Any) -> Operator:
@@ -91,6 +92,60 @@ def _from_torch_sparse(A: Tensor) -> CSR:
     if A.layout is not torch.sparse_csr:
         A = A.to_sparse_csr()
     return CSR(A.crow_indices(), A.col_indices(), A.values(), (A.shape[0], A.shape[1]))
+
+
+def as_inverse(M: Any, A: Operator) -> Operator | None:
+    """An operator that approximates the inverse of ``A``, from whatever stands for one; None for none.
+
+    Raises
+    ------
+    TypeError
+        The preconditioner is not for matrices like ``A``.
+    ValueError
+        There is none of that name, or it has another shape.
+    """
+    if M is None:
+        return None
+    spec = named(M) if isinstance(M, str) else M
+    inverse = spec.build(A) if isinstance(spec, Preconditioner) else as_operator(spec)
+    if inverse.domain_shape == A.range_shape and inverse.range_shape == A.domain_shape:
+        return inverse
+    if inverse.shape != A.shape[::-1]:
+        raise ValueError(f"M has shape {inverse.shape}; A of shape {A.shape} needs {A.shape[::-1]}")
+    return _Reshaped(inverse, A)
+
+
+class _Reshaped(Operator):
+    """A preconditioner on flat vectors, for an operator on grids."""
+
+    def __init__(self, inner: Operator, A: Operator) -> None:
+        super().__init__(A.range_shape, A.domain_shape, inner.dtype, A.device, hermitian=inner.hermitian)
+        self.inner, self.A, self.linear = inner, A, inner.linear
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.A.enter(self.inner._apply(self.A.leave(x, self.inner.domain_shape)))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.A.enter(self.inner._adjoint(self.A.leave(y, self.inner.range_shape)))
+
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
+        return _Reshaped(self.inner.to(device, dtype), self.A)
+
+
+class Converting(Operator):
+    """A preconditioner of another dtype than the iteration's."""
+
+    def __init__(self, inner: Operator, dtype: torch.dtype) -> None:
+        super().__init__(
+            inner.domain_shape, inner.range_shape, dtype, inner.device, hermitian=inner.hermitian
+        )
+        self.inner, self.linear = inner, inner.linear
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return arrays.in_dtype(self.inner._apply, x, self.inner.dtype)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return arrays.in_dtype(self.inner._adjoint, y, self.inner.dtype)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learnsolve import arrays, automatic, door, gradient
+from learnsolve import automatic, door, gradient
 from learnsolve.kernels.vector import norm
 from learnsolve.loop import Limits, Method, Outcome, Progress, System, iterate
 from learnsolve.methods import METHODS
@@ -63,52 +63,6 @@ def _method(method: str | Method, options: dict[str, Any]) -> Method | None:
     return kind(**options)
 
 
-def _preconditioner(M: Any, A: Operator) -> Operator | None:
-    """An operator that approximates the inverse, from whatever stands for one."""
-    if M is None:
-        return None
-    spec = named(M) if isinstance(M, str) else M
-    inverse = spec.build(A) if isinstance(spec, Preconditioner) else door.as_operator(spec)
-    if inverse.domain_shape == A.range_shape and inverse.range_shape == A.domain_shape:
-        return inverse
-    if inverse.shape != A.shape[::-1]:
-        raise ValueError(f"M has shape {inverse.shape}; A of shape {A.shape} needs {A.shape[::-1]}")
-    return _Reshaped(inverse, A)
-
-
-class _Reshaped(Operator):
-    """A preconditioner on flat vectors, for an operator on grids."""
-
-    def __init__(self, inner: Operator, A: Operator) -> None:
-        super().__init__(A.range_shape, A.domain_shape, inner.dtype, A.device, hermitian=inner.hermitian)
-        self.inner, self.A, self.linear = inner, A, inner.linear
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self.A.enter(self.inner._apply(self.A.leave(x, self.inner.domain_shape)))
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return self.A.enter(self.inner._adjoint(self.A.leave(y, self.inner.range_shape)))
-
-    def _moved(self, device: torch.device, dtype: torch.dtype) -> Operator:
-        return _Reshaped(self.inner.to(device, dtype), self.A)
-
-
-class _Converting(Operator):
-    """A preconditioner of another dtype than the iteration's."""
-
-    def __init__(self, inner: Operator, dtype: torch.dtype) -> None:
-        super().__init__(
-            inner.domain_shape, inner.range_shape, dtype, inner.device, hermitian=inner.hermitian
-        )
-        self.inner, self.linear = inner, inner.linear
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return arrays.in_dtype(self.inner._apply, x, self.inner.dtype)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return arrays.in_dtype(self.inner._adjoint, y, self.inner.dtype)
-
-
 class _Stage:
     """A method with its set-up and preconditioner, made when it is first needed."""
 
@@ -120,7 +74,7 @@ class _Stage:
     def get(self) -> tuple[Any, Operator | None]:
         if not self.ready:
             began = time.perf_counter()
-            self.M = _preconditioner(self.spec, self.A)
+            self.M = door.as_inverse(self.spec, self.A)
             self.setup = self.method.setup(self.A)
             self.ready = True
             self.seconds = time.perf_counter() - began
@@ -193,7 +147,7 @@ class Solver:
                 continue
             A = self.A if self.A.dtype == b.dtype else self.A.to(dtype=b.dtype)
             if M is not None and M.dtype != b.dtype:
-                M = _Converting(M, b.dtype)
+                M = door.Converting(M, b.dtype)
             rhs = A.project(b) if A.singular else b
             found = iterate(stage.method, System(A, rhs, M, setup), x.clone(), limits)
             if A.singular:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.operators import GridPoisson, Operator
-from learnsolve.operators.grid import AIR, FLUID, SOLID
+from learnsolve.operators.grid_stencil import AIR, FLUID, SOLID
 
 
 @dataclass(frozen=True)

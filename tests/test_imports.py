@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "loop": GROUND | {"operators"},
     "methods": ITERATION | {"preconditioners", "training"},
     "preconditioners": ITERATION | {"methods", "training"},
-    "door": GROUND | {"operators"},
+    "door": GROUND | {"operators", "preconditioners"},
     "automatic": SOLVERS,
     "gradient": SOLVERS,
     "linear": SOLVERS | {"automatic", "door", "gradient"},

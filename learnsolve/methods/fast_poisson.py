@@ -12,7 +12,7 @@ from learnsolve.kernels.stencil import UnitStencil
 from learnsolve.kernels.vector import norm
 from learnsolve.loop import Method, System
 from learnsolve.operators import GridPoisson, Operator
-from learnsolve.operators.grid import AIR
+from learnsolve.operators.grid_stencil import AIR
 
 
 @dataclass

@@ -174,7 +174,7 @@ def _scaled(stencil: Stencil, factor: float, dtype: np.dtype) -> Stencil:
 
 def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple[list[Level], float]:
     """All levels, of the matrix times the second value, which brings its entries near one."""
-    from learnsolve.kernels import graph_numba
+    from learnsolve.kernels import coarsen_numba
 
     dtype = np.dtype(np.float32 if inside == torch.float32 else np.float64)
     device = A.device
@@ -202,7 +202,7 @@ def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple
         factors = np.where(halved, 0.5, 1.0) * here
         boundary = here * (2**depth + 1) / (2 ** (depth + 1) + 1)
         aggregate = np.empty(shape, np.int32)
-        count, filled = graph_numba.aggregate_blocks(
+        count, filled = coarsen_numba.aggregate_blocks(
             stencil, halved, options.strength, aggregate, count_threads
         )
         split = count != filled
@@ -210,7 +210,7 @@ def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple
             _grid_level(_scaled(stencil, here, dtype), aggregate if split else None, options, device)
         )
         if split:
-            graph = graph_numba.grid_to_graph(
+            graph = coarsen_numba.grid_to_graph(
                 stencil, absorption, excess, aggregate, count, halved, factors, boundary, here, count_threads
             )
             return levels + _graph_levels(graph, coupling, depth + 1, options, inside, device), scale
@@ -218,7 +218,7 @@ def _hierarchy(A: GridPoisson, options: Multigrid, inside: torch.dtype) -> tuple
         fields = [np.zeros(shape, dtype) for _ in range(6)]
         if shape[0] == 1:
             fields[1] = np.zeros((1, 1, 1), dtype)
-        graph_numba.coarsen_grid(
+        coarsen_numba.coarsen_grid(
             stencil, absorption, excess, halved, factors, boundary, here, *fields, count_threads
         )
         stencil, absorption, excess = FaceStencil(*fields[:4]), fields[4], fields[5]
@@ -275,7 +275,7 @@ def _graph_levels(
     device: torch.device,
 ) -> list[Level]:
     """The levels from the first graph down."""
-    from learnsolve.kernels import graph_numba
+    from learnsolve.kernels import coarsen_numba
 
     dtype = np.dtype(np.float32 if inside == torch.float32 else np.float64)
     indptr, indices, weights, excess, absorption, position = graph
@@ -298,7 +298,7 @@ def _graph_levels(
         keys = (parent[:, 0] * extent[1] + parent[:, 1]).astype(np.int64) * extent[2] + parent[:, 2]
         order = np.argsort(keys, kind="stable")
         boundary = (2**depth + 1) / (2 ** (depth + 1) + 1)
-        aggregate, indptr, indices, weights, excess, absorption, position = graph_numba.coarsen_graph(
+        aggregate, indptr, indices, weights, excess, absorption, position = coarsen_numba.coarsen_graph(
             indptr,
             indices,
             weights,

@@ -297,5 +297,5 @@ def test_a_grid_on_the_gpu():
 def test_float32_grid():
     problem = poisson.obstacles((40, 40))
     A = GridPoisson(problem.A.cells, dtype=np.float32)
-    res = learnsolve.solve(A, problem.b.astype(np.float32), rtol=1e-5)
+    res = learnsolve.solve(A, problem.b.astype(np.float32), rtol=1e-4)
     assert res.success and res.x.dtype == np.float32

@@ -7,5 +7,7 @@ from numba import njit, prange
 def triad(a, b, c, s, threads):
     """``a = b + s c``: 24 bytes an element in double precision."""
     for t in prange(threads):
-        for i in range(t * a.size // threads, (t + 1) * a.size // threads):
-            a[i] = b[i] + s * c[i]
+        begin, end = t * a.size // threads, (t + 1) * a.size // threads
+        target, left, right = a[begin:end], b[begin:end], c[begin:end]
+        for i in range(end - begin):
+            target[i] = left[i] + s * right[i]

@@ -4,7 +4,7 @@
 restriction of the residual) works on slab ``s``, stage ``m + 1`` works on slab ``s - 1``, so that
 any number of stages reads the arrays from memory once. Blocks of slabs run in parallel; what
 stages leave open where two blocks meet is finished in a second, short phase. The result is
-bitwise that of the plain sweeps.
+that of the plain sweeps.
 """
 
 import numpy as np

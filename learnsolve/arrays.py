@@ -65,11 +65,6 @@ def restorer(array: Any) -> Callable[[Tensor], Any]:
     return lambda tensor: tensor.detach().cpu().numpy()
 
 
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float32 for single precision, float64 for double, real or complex."""
-    return dtype.to_real() if dtype.is_complex else dtype
-
-
 def in_dtype(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
     """Apply a linear function that knows ``dtype`` only; of complex ``x`` to its parts where that is real."""
     if x.is_complex() and not dtype.is_complex:

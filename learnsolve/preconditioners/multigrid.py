@@ -115,7 +115,6 @@ class MultigridCycle(Inverse):
         super().__init__(
             A, self._cycle_on, None, "multigrid", positive_definite=symmetric, hermitian=symmetric
         )
-        self.lifted = A._lift(A.active)
 
     def _cycle_on(self, r: Tensor) -> Tensor:
         if r.is_complex():

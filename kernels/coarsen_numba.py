@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange
 from numba.extending import overload
 
-from learnsolve.kernels.grid_numba import _is_face_stencil
+from learnsolve.kernels.stencil_numba import is_face_stencil
 from learnsolve.kernels.threads import kernel
 
 
@@ -19,7 +19,7 @@ def _face(stencil, axis, k, j, i):
 
 @overload(_face)
 def _face_overload(stencil, axis, k, j, i):
-    if _is_face_stencil(stencil):
+    if is_face_stencil(stencil):
 
         def face(stencil, axis, k, j, i):
             if axis == 0:
@@ -49,7 +49,7 @@ def _centre(stencil, k, j, i):
 
 @overload(_centre)
 def _centre_overload(stencil, k, j, i):
-    if _is_face_stencil(stencil):
+    if is_face_stencil(stencil):
         return lambda stencil, k, j, i: stencil.diagonal[k, j, i]
 
     def unit(stencil, k, j, i):
@@ -67,7 +67,7 @@ def _shape(stencil):
 
 @overload(_shape)
 def _shape_overload(stencil):
-    if _is_face_stencil(stencil):
+    if is_face_stencil(stencil):
         return lambda stencil: stencil.diagonal.shape
     return lambda stencil: stencil.code.shape
 

@@ -2,17 +2,26 @@
 
 from numba import njit, prange
 
-from learnsolve.kernels.threads import MATH
+from learnsolve.kernels.pointers import address, read
+from learnsolve.kernels.threads import INLINE, MATH
+
+
+@njit(**INLINE)
+def _coupled(starts, indices, weights, x, i, total):
+    """``total + sum_j w_ij x_j``."""
+    for q in range(read(starts, i), read(starts, i + 1)):
+        total += read(weights, q) * read(x, read(indices, q))
+    return total
 
 
 @njit(fastmath=MATH, cache=True)
 def _relax(indptr, indices, weights, inverse, b, x, order, lo, hi, omega):
+    matrix = address(indptr), address(indices), address(weights)
+    scales, right, values, places = address(inverse), address(b), address(x), address(order)
     for p in range(lo, hi):
-        i = order[p]
-        total = b[i]
-        for q in range(indptr[i], indptr[i + 1]):
-            total += weights[q] * x[indices[q]]
-        x[i] += omega * (total * inverse[i] - x[i])
+        i = read(places, p)
+        total = _coupled(*matrix, values, i, read(right, i))
+        x[i] += omega * (total * read(scales, i) - x[i])
 
 
 @njit(parallel=True, fastmath=MATH, cache=True)
@@ -49,9 +58,8 @@ def smooth(
             _relax_colour(indptr, indices, weights, inverse, b, x, order, lo, hi, omega, threads)
     if restricts:
         coarse_b[:] = 0
+        matrix, values = (address(indptr), address(indices), address(weights)), address(x)
         for i in range(n):
-            total = b[i] - diagonal[i] * x[i]
-            for q in range(indptr[i], indptr[i + 1]):
-                total += weights[q] * x[indices[q]]
+            total = _coupled(*matrix, values, i, b[i] - diagonal[i] * x[i])
             if aggregate[i] >= 0:
                 coarse_b[aggregate[i]] += total

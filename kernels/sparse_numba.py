@@ -29,8 +29,9 @@ def _first_row(indptr, part, parts):
 @njit(fastmath=MATH, cache=True)
 def _row_product(indptr, indices, values, x, row):
     total = x.dtype.type(0)
-    for p in range(indptr[row], indptr[row + 1]):
-        total += values[p] * x[indices[p]]
+    # Unsigned, for numba asks of every other index whether it counts from the end.
+    for p in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+        total += values[p] * x[np.uint64(indices[p])]
     return total
 
 

@@ -13,6 +13,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 MATH = {"reassoc", "contract", "nsz", "arcp"}
 
+# Options of a function that is to dissolve in the loops that call it.
+INLINE: Any = {"fastmath": MATH, "forceinline": True, "error_model": "numpy"}
+
 SMALL = 1 << 14
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numba.core.errors import TypingError
 
 from learnsolve.kernels import grid_numba, grid_reference
 from learnsolve.kernels.stencil import FaceStencil
@@ -201,3 +202,10 @@ def test_the_reference_is_differentiable_twice(dtype):
     inputs = [t.clone().requires_grad_() for t in (x, unit.weights, unit.shift)]
     assert torch.autograd.gradcheck(of_unit, inputs)
     assert torch.autograd.gradgradcheck(of_unit, inputs)
+
+
+def test_only_contiguous_arrays_have_an_address():
+    stencil, _, x = grid_case("unit", (2, 3, 4), torch.float64)
+    strided = np.zeros((2, 3, 8))[:, :, ::2]
+    with pytest.raises(TypingError, match="C-contiguous"):
+        grid_numba.apply(*numpy(stencil, x), strided, 1)

@@ -72,6 +72,12 @@ class Kernel:
     unfused: float
 
 
+def filled(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
+    """Noise where a solve keeps its vectors: in torch's memory, which begins at a cache line."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=getattr(torch, dtype), generator=generator).numpy()
+
+
 def on_grids(shape: tuple[int, int, int], dtype: str, form: str) -> Iterator[Kernel]:
     """The fine-level kernels on a box with values zero around it."""
     rng = np.random.default_rng(0)
@@ -81,8 +87,8 @@ def on_grids(shape: tuple[int, int, int], dtype: str, form: str) -> Iterator[Ker
     A = GridPoisson(cells, coefficients=coefficients, boundary="dirichlet", dtype=getattr(torch, dtype))
     stencil = as_numpy(A.stencil)
     del A, coefficients
-    b, x, out = rng.standard_normal(shape).astype(dtype), np.zeros(shape, dtype), np.zeros(shape, dtype)
-    coarse = np.zeros([(n + 1) // 2 for n in shape], dtype)
+    b, x, out = (filled(shape, dtype, seed) for seed in range(3))
+    coarse = filled(tuple((n + 1) // 2 for n in shape), dtype, 3)
     empty, no_aggregate = np.empty((0, 0, 0), dtype), np.empty((0, 0, 0), np.int32)
     n, s, count, one = b.size, kind().itemsize, threads(b.size), kind(1)
     S = 1 if form == "unit" else 4 * s
@@ -118,10 +124,9 @@ def on_grids(shape: tuple[int, int, int], dtype: str, form: str) -> Iterator[Ker
 
 def on_vectors(size: int, dtype: str) -> Iterator[Kernel]:
     """What a conjugate gradient iteration does beside the operator and the preconditioner."""
-    rng = np.random.default_rng(0)
     kind, other = np.dtype(dtype).type, "float32" if dtype == "float64" else "float64"
-    x, y, p, q = (rng.standard_normal(size).astype(dtype) for _ in range(4))
-    out = np.zeros(size, other)
+    x, y, p, q = (filled((size,), dtype, seed) for seed in range(4))
+    out = filled((size,), other, 4)
     small, half, count = kind(1e-6), kind(0.5), threads(size)
     s, t = kind().itemsize, out.itemsize
     table: list[tuple[str, Callable[[], Any], float]] = [

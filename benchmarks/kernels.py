@@ -54,12 +54,12 @@ def calls_for(call: Callable[[], Any], least: float = 0.02) -> int:
 
 def triad(mib: float, threads: int) -> tuple[Callable[[], Any], int]:
     """A call of the triad and its bytes."""
-    import numpy as np
+    import torch
 
     from benchmarks.triad import triad as run
 
     size = int(mib * 2**20 / 8)
-    a, b, c = (np.full(size, value) for value in (0.0, 1.0, 2.0))
+    a, b, c = (torch.full((size,), value, dtype=torch.float64).numpy() for value in (0.0, 1.0, 2.0))
     return lambda: run(a, b, c, 3.0, threads), 24 * size
 
 

@@ -183,7 +183,7 @@ def conditions(threads: int) -> dict[str, Any]:
 
 def write(name: str, path: Path | None, record: dict[str, Any]) -> Path:
     """Write a record as JSON to ``path``, or to a new file in ``benchmarks/results``."""
-    from learnsolve.datasets.files import replacing
+    from learnsolve.files import replacing
 
     if path is None:
         stamp = record["conditions"]["when"].replace(":", "").replace("-", "")

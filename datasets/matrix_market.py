@@ -16,8 +16,8 @@ import scipy.io
 import scipy.sparse as sp
 
 from learnsolve.datasets.errors import DataError
-from learnsolve.datasets.files import replacing
 from learnsolve.datasets.matrix_market_header import LONGEST_LINE, SYMMETRIES, Header, read_header, shown
+from learnsolve.files import replacing
 
 BLOCK = 1 << 24
 GZIP_RATIO = 1032

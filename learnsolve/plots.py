@@ -24,8 +24,10 @@ _SUN, _SHADE = (0.95, 0.90, 0.80), (0.20, 0.25, 0.34)
 _OBSTACLE, _FLOOR = (0.80, 0.42, 0.28), (0.38, 0.42, 0.48)
 
 
-def plot_convergence(result: Result, ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """Draw a solve's residual norm, relative to the right-hand side's, against the iteration.
+def plot_convergence(
+    result: Result, ax: Axes | None = None, *, label: str | None = None, seconds: ArrayLike | None = None
+) -> Axes:
+    """Draw a solve's residual norm, relative to the right-hand side's, against the iteration or the time.
 
     Call it again with the same axes to compare methods.
 
@@ -35,10 +37,17 @@ def plot_convergence(result: Result, ax: Axes | None = None, *, label: str | Non
     ax : matplotlib Axes, optional
     label : str, optional
         For the legend; default: the method, its iterations and its time.
+    seconds : (iterations + 1,) array, optional
+        When each residual was reached, as a callback is told; drawn instead of the iteration.
 
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If there are not as many times as residuals.
 
     Examples
     --------
@@ -55,8 +64,11 @@ def plot_convergence(result: Result, ax: Axes | None = None, *, label: str | Non
     history[~(history > 0)] = np.nan
     if label is None:
         label = f"{result.method}: {result.iterations} iterations, {result.seconds:.2g} s"
-    ax.semilogy(np.arange(history.size), history, marker="o" if history.size < 40 else "", ms=4, label=label)
-    ax.set(xlabel="iteration", ylabel=r"$\|b - Ax\| \,/\, \|b\|$")
+    at = np.arange(history.size) if seconds is None else _array(seconds)
+    if at.shape != history.shape:
+        raise ValueError(f"seconds have shape {at.shape}, the residuals {history.shape}")
+    ax.semilogy(at, history, marker="o" if history.size < 40 else "", ms=4, label=label)
+    ax.set(xlabel="iteration" if seconds is None else "seconds", ylabel=r"$\|b - Ax\| \,/\, \|b\|$")
     ax.grid(True, which="major", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)

@@ -197,7 +197,10 @@ def test_version():
     assert outcome.stdout.strip() == f"learnsolve {learnsolve.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["solve", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["solve", "--help"], ["demo", "--help"], ["train", "dcdm", "--help"]],
+)
 def test_help_comes_without_the_heavy_imports(arguments):
     code = (
         f"import sys; sys.argv[1:] = {arguments!r}\n"

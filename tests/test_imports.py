@@ -12,7 +12,7 @@ ROOMS = ("kernels", "problems", "datasets")
 HEAVY = {"matplotlib", "numba", "pyamg", "h5py", "triton", "typer", "rich", "safetensors"}
 
 NOBODY: set[str] = set()
-GROUND = {"kernels", "result", "arrays"}
+GROUND = {"kernels", "result", "arrays", "files"}
 ITERATION = GROUND | {"operators", "loop"}
 SOLVERS = ITERATION | {"methods", "preconditioners", "training"}
 FACE = "__init__"
@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "kernels": NOBODY,
     "result": NOBODY,
     "arrays": NOBODY,
-    "training": NOBODY,
+    "files": NOBODY,
+    "training": {"files"},
     "plots": {"result"},
     "operators": GROUND,
     "loop": GROUND | {"operators"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "distributed": TOP,
     # The smoke simulation calls the package's public solve; no solver knows a problem.
     "problems": GROUND | {"operators", FACE},
-    "datasets": {"operators"},
+    "datasets": {"files", "operators"},
     FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence"},
     "cli": TOP
     | {FACE, "online", "completion", "mri", "dynamics", "sequence", "problems", "datasets", "plots"},

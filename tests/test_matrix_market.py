@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from learnsolve.datasets import matrix_market
 from learnsolve.datasets.errors import DataError
-from learnsolve.datasets.files import replacing
+from learnsolve.files import replacing
 
 COORDINATE = "%%MatrixMarket matrix coordinate real general\n"
 SYMMETRIC = "%%MatrixMarket matrix coordinate real symmetric\n"

@@ -99,7 +99,9 @@ def test_wheel_is_typed_licensed_and_has_the_command(wheel):
     assert b"learnsolve = learnsolve.cli:main" in entry_points
 
 
-def test_wheel_holds_the_weights_with_their_cards(wheel):
+def test_wheel_holds_the_weights_with_their_cards_and_configs(wheel):
     folder = ROOT / "learnsolve" / "weights"
-    for path in [*folder.glob("*.safetensors"), *folder.glob("*.md")]:
+    paths = [path for kind in ("safetensors", "md", "toml") for path in folder.glob(f"*.{kind}")]
+    assert paths
+    for path in paths:
         assert f"learnsolve/weights/{path.name}" in wheel

@@ -37,6 +37,16 @@ def test_convergence_of_two_methods_shares_axes():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
 
 
+def test_convergence_by_the_second():
+    result = solved()
+    times = np.linspace(0, 1, result.iterations + 1)
+    ax = plot_convergence(result, seconds=times)
+    assert ax.get_xlabel() == "seconds"
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), times)
+    with pytest.raises(ValueError, match="seconds have shape"):
+        plot_convergence(result, seconds=times[1:])
+
+
 def test_convergence_without_an_iteration_is_drawn(tmp_path):
     assert saved(plot_convergence(solved(np.zeros(12))), tmp_path)
 

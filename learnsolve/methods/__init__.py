@@ -4,6 +4,7 @@ from learnsolve.loop import Method
 from learnsolve.methods.bicgstab import BiCGSTAB
 from learnsolve.methods.cg import CG, FlexibleCG
 from learnsolve.methods.chebyshev import Chebyshev
+from learnsolve.methods.dcdm import DCDM
 from learnsolve.methods.direct import Direct
 from learnsolve.methods.fast_poisson import FastPoisson
 from learnsolve.methods.gmres import GMRES
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         Chebyshev,
         FastPoisson,
         Direct,
+        DCDM,
     )
 }
 

@@ -2,6 +2,7 @@
 
 from learnsolve.preconditioners.algebraic_multigrid import AlgebraicMultigrid
 from learnsolve.preconditioners.base import Inverse, Preconditioner
+from learnsolve.preconditioners.direction_network import DirectionNetwork
 from learnsolve.preconditioners.incomplete import ILU, IncompleteCholesky
 from learnsolve.preconditioners.jacobi import JacobiPreconditioner
 from learnsolve.preconditioners.multigrid import Multigrid, MultigridCycle
@@ -16,6 +17,7 @@ PRECONDITIONERS: dict[str, type[Preconditioner]] = {
         IncompleteCholesky,
         AlgebraicMultigrid,
         Multigrid,
+        DirectionNetwork,
     )
 }
 AMG_KINDS = ("smoothed_aggregation", "ruge_stuben", "rootnode", "pairwise", "air")
@@ -48,6 +50,7 @@ __all__ = [
     "ILU",
     "PRECONDITIONERS",
     "AlgebraicMultigrid",
+    "DirectionNetwork",
     "IncompleteCholesky",
     "Inverse",
     "JacobiPreconditioner",

@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Examples
     --------
     >>> import tempfile, pathlib
-    >>> from learnsolve.datasets.files import replacing
+    >>> from learnsolve.files import replacing
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> with replacing(folder / "a.txt") as part:
     ...     _ = part.write_text("whole")

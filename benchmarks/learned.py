@@ -1,0 +1,170 @@
+"""Learned methods beside classical ones, on systems that no training has seen."""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks import measure
+from benchmarks.poisson import consoles
+
+FAMILIES = ("smoke", "obstacles", "free_surface", "maze", "jump")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(prog="python -m benchmarks.learned", description=__doc__)
+    command.add_argument("--family", nargs="+", choices=FAMILIES, default=["smoke"])
+    command.add_argument("--shape", nargs="+", type=int, default=[64, 64, 64])
+    command.add_argument("--systems", type=int, default=5, help="of each family")
+    command.add_argument("--seed", type=int, default=1000, help="of the first system")
+    command.add_argument("--rtol", type=float, default=1e-4)
+    command.add_argument("--maxiter", type=int, default=2000)
+    command.add_argument("--weights", help="a name of shipped weights or a file; default: by dimension")
+    command.add_argument("--leave-out", nargs="+", default=[], help="solvers of the table")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
+    return command
+
+
+def smoke(shape: tuple[int, ...], seed: int) -> Any:
+    """The pressure equation of a plume that has met random obstacles for some steps."""
+    import numpy as np
+
+    from learnsolve.problems.pressure import pressure_systems
+    from learnsolve.problems.smoke_scene import Box, Sphere
+
+    rng = np.random.default_rng(seed)
+    extent = np.array(shape) / shape[-1]
+    obstacles: list[Any] = []
+    for _ in range(int(rng.integers(2, 6))):
+        centre = tuple(rng.uniform(0.25, 0.9, len(shape)) * extent)
+        size = rng.uniform(0.05, 0.15)
+        if rng.random() < 0.5:
+            obstacles.append(Sphere(centre, size))
+        else:
+            obstacles.append(Box(centre, tuple(rng.uniform(0.5, 1.5, len(shape)) * size)))
+    *_, last = pressure_systems(shape, int(rng.integers(10, 30)), obstacles=obstacles, seed=seed)
+    return last
+
+
+def systems(family: str, shape: tuple[int, ...], count: int, seed: int) -> Iterator[Any]:
+    """So many systems of a family, with seeds from ``seed`` on; right-hand sides of all kinds in turn."""
+    from learnsolve.problems import poisson
+
+    for number in range(count):
+        if family == "smoke":
+            yield smoke(shape, seed + number)
+        else:
+            rhs = ("noise", "ones", "bump")[number % 3]
+            yield getattr(poisson, family)(shape, seed=seed + number, rhs=rhs)
+
+
+def solvers(options: argparse.Namespace) -> dict[str, Callable[[Any], Any]]:
+    """What is compared, by name."""
+    import torch
+
+    import learnsolve
+    from learnsolve.methods import DCDM
+    from learnsolve.methods.dcdm_network import NetworkOptions
+    from learnsolve.methods.dcdm_weights import load
+
+    dims = len(options.shape)
+    network = load(options.weights or f"poisson{dims}d")
+    torch.manual_seed(0)
+    untrained = NetworkOptions(dims=dims).build()
+    with torch.no_grad():
+        for parameter in untrained.parameters():
+            parameter.normal_(0, 0.1)
+    methods: dict[str, tuple[Any, Any]] = {
+        "dcdm": (DCDM(network), None),
+        "dcdm, not conjugated": (DCDM(network, memory=0), None),
+        "dcdm, random network": (DCDM(untrained), None),
+        "cg": ("cg", None),
+        "cg + ic": ("cg", "ic"),
+        "cg + multigrid": ("cg", "multigrid"),
+    }
+
+    def solver(method: Any, M: Any) -> Callable[[Any], Any]:
+        return lambda problem: learnsolve.solve(
+            problem.A, problem.b, method=method, M=M, rtol=options.rtol, maxiter=options.maxiter
+        )
+
+    return {name: solver(*pair) for name, pair in methods.items() if name not in options.leave_out}
+
+
+def compare(family: str, options: argparse.Namespace, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row for each solver: its iterations and seconds on every system of a family."""
+    table = solvers(options)
+    rows: list[dict[str, Any]] = [
+        {"family": family, "solver": name, "iterations": [], "seconds": [], "residuals": [], "converged": 0}
+        for name in table
+    ]
+    shape = tuple(options.shape)
+    for number, problem in enumerate(systems(family, shape, options.systems, options.seed), start=1):
+        report(f"{family}: system {number} of {options.systems}, {problem.A.unknowns:,} unknowns")
+        for row, solve in zip(rows, table.values(), strict=True):
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = solve(problem)
+            row["seconds"].append(time.perf_counter() - began)
+            row["iterations"].append(result.iterations)
+            row["residuals"].append(result.relative_residual)
+            row["converged"] += result.success
+            row.setdefault("fallback_steps", []).append(result.extras.get("fallback_steps", 0))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    command = parser()
+    options = command.parse_args(arguments)
+    if len(options.shape) not in (2, 3) or min(*options.shape, options.systems, options.threads) < 1:
+        command.error("two or three positive lengths, and positive numbers, are accepted")
+    os.environ.update(dict.fromkeys(measure.THREAD_VARIABLES, str(options.threads)))
+    import torch
+
+    torch.set_num_threads(options.threads)
+    console, progress = consoles()
+    rows: list[dict[str, Any]] = []
+    for family in options.family:
+        rows += compare(family, options, lambda line: progress.print(f"[dim]{line}[/]", highlight=False))
+    shown = Table(
+        title=f"{'x'.join(map(str, options.shape))}, {options.systems} systems each, rtol {options.rtol:g}",
+        title_justify="left",
+    )
+    for heading in ("family", "solver"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("iterations: median", "worst", "fallback", "seconds: median", "converged"):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        shown.add_row(
+            row["family"],
+            row["solver"],
+            f"{statistics.median(row['iterations']):g}",
+            str(max(row["iterations"])),
+            f"{statistics.median(row['fallback_steps']):g}",
+            f"{statistics.median(row['seconds']):.3f}",
+            f"{row['converged']} of {options.systems}",
+        )
+    console.print(shown)
+    record = {
+        "conditions": measure.conditions(options.threads),
+        "options": {**vars(options), "json": str(options.json)},
+        "rows": rows,
+    }
+    path = measure.write("learned", options.json, record)
+    console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

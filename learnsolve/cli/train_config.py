@@ -1,0 +1,251 @@
+"""The config file of ``learnsolve train dcdm``: tables with the names of the dataclasses behind them."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from learnsolve.methods.dcdm_network import NetworkOptions
+from learnsolve.methods.dcdm_training import DCDMTraining
+from learnsolve.training import FitOptions
+from learnsolve.training.tables import from_table
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+SMALLEST = 4
+
+Shapes = tuple[tuple[int, ...], ...]
+Domain = Literal["room", "dirichlet", "closed"]
+Family = Literal["obstacles", "free_surface", "maze"]
+Rhs = Literal["noise", "ones", "bump"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a network is trained on.
+
+    Parameters
+    ----------
+    shapes : tuple of tuples of int
+        Grids; every training step takes one of them, in turn.
+    domain : {"room", "dirichlet", "closed"}
+        Closed walls under an open top (the last two layers of axis 0 are air), a box of zero values
+        all around, or a box of closed walls.
+    vectors, samples, low, weight, seed
+        Of `learnsolve.datasets.ritz.write_ritz`; ``loss="residual"`` alone makes and reads such files.
+    """
+
+    shapes: Shapes
+    domain: Domain = "room"
+    vectors: int = 1000
+    samples: int = 2000
+    low: float = 0.55
+    weight: float = 9.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_shapes(self.shapes)
+        for name in ("vectors", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a positive number is accepted")
+        if not 0 <= self.low <= 1:
+            raise ValueError(f"low is {self.low}; a fraction from 0 to 1 is accepted")
+        if not (isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"weight is {self.weight}; a positive number is accepted")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class HeldOutOptions:
+    """On which systems a network is judged: each shape, family, right-hand side and seed with each.
+
+    Parameters
+    ----------
+    shapes : tuple of tuples of int
+        Grids.
+    families : tuple of {"obstacles", "free_surface", "maze"}
+        Functions of `learnsolve.problems.poisson`.
+    rhs : tuple of {"noise", "ones", "bump"}
+        See `learnsolve.problems.poisson.right_hand_side`.
+    seeds : tuple of int
+        Of the domains.
+    rtol : float
+        When a solve has converged.
+    maxiter : int
+        So many steps count for a solve that has not, while training.
+    """
+
+    shapes: Shapes
+    families: tuple[Family, ...] = ("obstacles", "free_surface", "maze")
+    rhs: tuple[Rhs, ...] = ("noise", "ones")
+    seeds: tuple[int, ...] = (1001,)
+    rtol: float = 1e-4
+    maxiter: int = 200
+
+    def __post_init__(self) -> None:
+        _check_shapes(self.shapes)
+        for name in ("families", "rhs", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; at least one is needed")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds are {self.seeds}; none may be negative")
+        if not 0 < self.rtol < 1:
+            raise ValueError(f"rtol is {self.rtol}; a number between 0 and 1 is accepted")
+        if self.maxiter < 1:
+            raise ValueError(f"maxiter is {self.maxiter}; a positive number is accepted")
+
+
+def _check_shapes(shapes: Shapes) -> None:
+    if not shapes:
+        raise ValueError("shapes is empty; at least one is needed")
+    for shape in shapes:
+        if len(shape) not in (2, 3) or min(shape) < SMALLEST:
+            raise ValueError(
+                f"shapes holds {list(shape)}; 2 or 3 numbers of at least {SMALLEST} cells are accepted"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that says what a training run does.
+
+    Parameters
+    ----------
+    training : DCDMTraining
+        The tables ``[network]``, ``[fit]`` and ``[dcdm]``.
+    data : DataOptions
+        The table ``[data]``.
+    held_out : HeldOutOptions
+        The table ``[held_out]``.
+
+    Raises
+    ------
+    ValueError
+        A shape has not as many axes as the network.
+
+    Examples
+    --------
+    >>> config = TrainingConfig.read("poisson2d")
+    >>> config.training.fit.steps, config.data.shapes[0]
+    (1500, (32, 32))
+    """
+
+    training: DCDMTraining
+    data: DataOptions
+    held_out: HeldOutOptions
+
+    def __post_init__(self) -> None:
+        dims = self.training.network.dims
+        for name, shapes in (("data", self.data.shapes), ("held_out", self.held_out.shapes)):
+            for shape in shapes:
+                if len(shape) != dims:
+                    raise ValueError(
+                        f"[{name}] shapes holds {list(shape)}, but the network is for {dims} axes: "
+                        f"set dims = {len(shape)} in [network] or change the shape"
+                    )
+
+    @classmethod
+    def read(cls, config: str | Path) -> "TrainingConfig":
+        """A config of a file, or a shipped one.
+
+        Parameters
+        ----------
+        config : str or Path
+            A path that ends in ``.toml``, or a name of `shipped`.
+
+        Raises
+        ------
+        ValueError
+            The file is no TOML, or has an unknown or missing table or key, or a value that is not accepted;
+            the message says where.
+        OSError
+            There is no such file, nor config of that name.
+        """
+        path = Path(config)
+        if path.suffix != ".toml":
+            path = SHIPPED / f"dcdm-{config}.toml"
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"there is no config {str(config)!r}; there are {', '.join(shipped())}, "
+                    "or give a path that ends in .toml"
+                )
+        try:
+            return cls.from_tables(tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file {path}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> "TrainingConfig":
+        """A config of tables as `tomllib` reads them.
+
+        Raises
+        ------
+        ValueError
+            As in `read`.
+        """
+        known = ("network", "fit", "dcdm", "data", "held_out")
+        for name in tables:
+            if name not in known:
+                raise ValueError(f"there is no table [{name}]; the tables are {', '.join(known)}")
+        for name in ("fit", "data"):
+            if name not in tables:
+                raise ValueError(f"the table [{name}] is missing")
+        network = from_table(NetworkOptions, tables.get("network", {}), "network")
+        fit = from_table(FitOptions, tables["fit"], "fit")
+        data = from_table(DataOptions, tables["data"], "data")
+        judged = tables.get("held_out", {})
+        if isinstance(judged, Mapping):
+            judged = {"shapes": data.shapes[-1:], **judged}
+        return cls(
+            from_table(DCDMTraining, tables.get("dcdm", {}), "dcdm", network=network, fit=fit),
+            data,
+            from_table(HeldOutOptions, judged, "held_out"),
+        )
+
+    def with_options(
+        self, steps: int | None = None, timeout: float | None = None, seed: int | None = None
+    ) -> "TrainingConfig":
+        """Some of the options of [fit] changed; with the steps the warm-up shrinks or grows.
+
+        Raises
+        ------
+        ValueError
+            As `FitOptions`.
+        """
+        fit = self.training.fit
+        if steps is not None:
+            fit = replace(fit, steps=steps, warmup=fit.warmup * steps // fit.steps)
+        if timeout is not None:
+            fit = replace(fit, timeout=timeout)
+        if seed is not None:
+            fit = replace(fit, seed=seed)
+        return replace(self, training=replace(self.training, fit=fit))
+
+    def record(self) -> dict[str, Any]:
+        """The tables but for [fit], which the run's folder notes anyway."""
+        rest = {
+            field.name: getattr(self.training, field.name)
+            for field in fields(self.training)
+            if field.name not in ("network", "fit")
+        }
+        return {
+            "network": asdict(self.training.network),
+            "dcdm": rest,
+            "data": asdict(self.data),
+            "held_out": asdict(self.held_out),
+        }
+
+
+def shipped() -> list[str]:
+    """Names of the configs that come with the package.
+
+    Examples
+    --------
+    >>> shipped()
+    ['poisson2d', 'poisson3d']
+    """
+    return sorted(path.stem.removeprefix("dcdm-") for path in SHIPPED.glob("dcdm-*.toml"))

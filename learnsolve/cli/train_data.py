@@ -1,0 +1,102 @@
+"""What a training config describes: matrices, files of right-hand sides, and held-out systems."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learnsolve.cli.train_config import DataOptions, HeldOutOptions
+from learnsolve.datasets.ritz import write_ritz
+from learnsolve.datasets.samples import Samples
+from learnsolve.methods.dcdm_network import DirectionNetwork, NetworkOptions
+from learnsolve.methods.dcdm_training import Source
+from learnsolve.operators import GridPoisson
+from learnsolve.operators.grid_stencil import AIR
+from learnsolve.problems import poisson
+
+FAMILIES: dict[str, Callable[..., poisson.LinearProblem]] = {
+    "obstacles": poisson.obstacles,
+    "free_surface": poisson.free_surface,
+    "maze": poisson.maze,
+}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A system that no training step sees, and where it comes from."""
+
+    family: str
+    shape: tuple[int, ...]
+    A: GridPoisson
+    b: Tensor
+
+
+def matrix(domain: str, shape: tuple[int, ...], device: torch.device | None = None) -> GridPoisson:
+    """The matrix of a domain of `DataOptions`."""
+    cells = np.zeros(shape, np.int8)
+    if domain == "room":
+        cells[-2:] = AIR
+    return GridPoisson(cells, boundary="dirichlet" if domain == "dirichlet" else "solid", device=device)
+
+
+def sources(data: DataOptions, device: torch.device, samples: Callable[..., Path] | None) -> list[Source]:
+    """Matrices, and their right-hand sides if ``samples(A, shape)`` gives files of them."""
+    found = []
+    for shape in data.shapes:
+        A = matrix(data.domain, shape, device)
+        if samples is None:
+            found.append(Source(A))
+        else:
+            vectors = Samples(samples(A, shape))
+            found.append(Source(A, vectors, range(len(vectors))))
+    return found
+
+
+def samples_file(
+    folder: Path,
+    data: DataOptions,
+    A: GridPoisson,
+    shape: tuple[int, ...],
+    progress: Callable[[int, int], Any] | None = None,
+) -> Path:
+    """The file of right-hand sides of a matrix; written unless one of the same settings is there."""
+    settings: dict[str, Any] = {
+        "vectors": data.vectors,
+        "samples": data.samples,
+        "low": data.low,
+        "weight": data.weight,
+        "seed": data.seed,
+    }
+    # The name says all that the samples depend on, and a file is there only when it is whole.
+    parts = [data.domain, "x".join(map(str, shape)), *(f"{name}{value}" for name, value in settings.items())]
+    path = folder / f"{'-'.join(parts)}.h5"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ritz(path, A, **settings, progress=progress)
+    return path
+
+
+def held_out_systems(options: HeldOutOptions, device: torch.device) -> Iterator[HeldOut]:
+    """The systems on which a network is judged, on a device."""
+    for shape in options.shapes:
+        for family in options.families:
+            for rhs in options.rhs:
+                for seed in options.seeds:
+                    problem = FAMILIES[family](shape, seed, rhs=rhs)
+                    A = problem.A.to(device=device)
+                    assert isinstance(A, GridPoisson)
+                    yield HeldOut(family, shape, A, torch.from_numpy(problem.b).to(device))
+
+
+def placed(options: NetworkOptions, device: torch.device) -> NetworkOptions:
+    """Options whose network is built on a device: the same weights as on the CPU."""
+
+    class Placed(NetworkOptions):
+        def build(self) -> DirectionNetwork:
+            return options.build().to(device)
+
+    return options if device.type == "cpu" else Placed(**asdict(options))

@@ -1,0 +1,159 @@
+"""What a trained direction network can do: figures and a picture."""
+
+import json
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import learnsolve
+from learnsolve.cli.train_config import TrainingConfig
+from learnsolve.cli.train_data import HeldOut
+from learnsolve.files import replacing
+from learnsolve.methods import DCDM
+from learnsolve.training import FitResult
+
+LIMIT = 2000
+NAMES = ("DCDM", "CG", "multigrid CG")
+
+Solves = dict[str, list["learnsolve.Result"]]
+Groups = dict[tuple[str, tuple[int, ...]], Solves]
+
+
+def compare(
+    network: nn.Module,
+    systems: Sequence[HeldOut],
+    rtol: float,
+    progress: Callable[[], Any] = lambda: None,
+) -> Groups:
+    """Results of the network, of CG and of multigrid CG, by family and shape.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        For `DCDM`.
+    systems : sequence of HeldOut
+        Each is solved with each method.
+    rtol : float
+        Relative residual.
+    progress : callable
+        Called after each system.
+    """
+    groups: Groups = {}
+    seen: set[str] = set()
+    for system in systems:
+        solves = groups.setdefault((system.family, system.shape), {name: [] for name in NAMES})
+        for name, method in _methods(network).items():
+            if name not in seen:
+                # The first solve compiles kernels.
+                _solve(system, method, rtol)
+                seen.add(name)
+            solves[name].append(_solve(system, method, rtol))
+        progress()
+    return groups
+
+
+def _methods(network: nn.Module) -> dict[str, dict[str, Any]]:
+    options: tuple[dict[str, Any], ...] = (
+        {"method": DCDM(network)},
+        {"method": "cg"},
+        {"method": "cg", "M": "multigrid"},
+    )
+    return dict(zip(NAMES, options, strict=True))
+
+
+def _solve(system: HeldOut, method: dict[str, Any], rtol: float, **options: Any) -> "learnsolve.Result":
+    with warnings.catch_warnings():
+        # The report marks what has not converged.
+        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        return learnsolve.solve(system.A, system.b, rtol=rtol, maxiter=LIMIT, **method, **options)
+
+
+def markdown(config: TrainingConfig, result: FitResult, groups: Groups, weights: Path) -> str:
+    """The text of the report."""
+    training, held_out = config.training, config.held_out
+    network = training.network
+    grids = ", ".join(_size(shape) for shape in config.data.shapes)
+    each = len(held_out.rhs) * len(held_out.seeds)
+    lines = [
+        "# A trained direction network",
+        "",
+        f"* Network: {network.architecture}, {network.channels} channels, {network.dims} axes.",
+        f"* Trained: loss `{training.loss}` on {grids}, domain `{config.data.domain}`; {result.step} steps "
+        f"in {result.seconds:.0f} s, last loss {result.loss:.4g}, {result.skipped} steps skipped.",
+        f"* Held out: {each} {'system' if each == 1 else 'systems'} in each row below, right-hand sides "
+        f"{', '.join(held_out.rhs)}; means, to a relative residual of {held_out.rtol:g}, set-up counted.",
+        "",
+        "| family | cells | " + " | ".join(f"{name}, iterations | s" for name in NAMES) + " | fallback |",
+        "|---|---|" + "---:|" * (2 * len(NAMES) + 1),
+    ]
+    failed = False
+    for (family, shape), solves in groups.items():
+        cells = [family, _size(shape)]
+        for name in NAMES:
+            results = solves[name]
+            converged = all(result.success for result in results)
+            failed = failed or not converged
+            cells.append(f"{_mean(r.iterations for r in results):.1f}{'' if converged else '*'}")
+            cells.append(f"{_mean(r.seconds for r in results):.3f}")
+        cells.append(f"{_mean(r.extras['fallback_steps'] for r in solves['DCDM']):.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "*Fallback* counts the steps of DCDM in which the network's direction was of no use.",
+    ]
+    if failed:
+        lines.append(f"\\* At least one system had not converged after {LIMIT} iterations.")
+    lines += ["", "![residuals of one held-out system](convergence.png)", "", "## Use", "", "```python"]
+    return "\n".join([*lines, *usage(weights), "```", ""])
+
+
+def usage(weights: Path) -> list[str]:
+    """The lines of Python that use a file of weights."""
+    return [
+        "import learnsolve",
+        "from learnsolve.methods import DCDM",
+        "",
+        f"method = DCDM.load({json.dumps(weights.as_posix(), ensure_ascii=False)})",
+        "learnsolve.solve(A, b, method=method)",
+    ]
+
+
+def draw(path: Path, network: nn.Module, system: HeldOut, rtol: float) -> None:
+    """Residuals of the three methods on one system, by iteration and by second."""
+    from matplotlib.figure import Figure
+
+    from learnsolve.plots import plot_convergence
+
+    figure = Figure(figsize=(10.0, 4.0), layout="constrained")
+    by_iteration, by_second = figure.subplots(1, 2, sharey=True)
+    for name, method in _methods(network).items():
+        times = [0.0]
+
+        def note(info: Any, times: list[float] = times) -> None:
+            times.append(info.seconds)
+
+        result = _solve(system, method, rtol, callback=note)
+        # An iteration that fails is not reported.
+        times += [result.seconds] * (len(result.residuals) - len(times))
+        plot_convergence(result, by_iteration, label=f"{name}: {_count(result.iterations)}")
+        plot_convergence(result, by_second, seconds=times, label=f"{name}: {result.seconds:.3f} s")
+    by_second.set_ylabel("")
+    figure.suptitle(f"{system.family}, {_size(system.shape)} cells, held out")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format="png")
+
+
+def _mean(values: Any) -> float:
+    return statistics.fmean(values)
+
+
+def _count(iterations: int) -> str:
+    return f"{iterations} iteration{'' if iterations == 1 else 's'}"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

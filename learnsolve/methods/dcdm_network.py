@@ -1,0 +1,146 @@
+"""Networks that propose a search direction for a residual on a grid."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network, and how large.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Axes of the grid.
+    architecture : {"recursive", "paper"}
+        ``"paper"`` is the network of the paper: one pooling, so that it sees some 20 cells far.
+        ``"recursive"`` applies one block with the same weights on every coarser level down to ``coarsest``
+        cells, so that it sees the whole grid at any size, at less cost.
+    channels : int
+        Of every convolution.
+    full, half : int
+        Pairs of convolutions on the full grid, before the pooling and again after it; and on a pooled
+        grid (``"paper"``: all of them; ``"recursive"``: before its own pooling and again after it).
+    coarsest : int
+        ``"recursive"`` pools no axis of at most so many cells.
+
+    Examples
+    --------
+    >>> NetworkOptions(dims=2).build()(torch.ones(1, 1, 12, 9)).shape
+    torch.Size([1, 1, 12, 9])
+    """
+
+    dims: int = 3
+    architecture: Literal["recursive", "paper"] = "recursive"
+    channels: int = 16
+    full: int = 1
+    half: int = 2
+    coarsest: int = 4
+
+    def __post_init__(self) -> None:
+        if self.dims not in (2, 3):
+            raise ValueError(f"dims is {self.dims}; 2 and 3 are accepted")
+        if self.architecture not in ("recursive", "paper"):
+            raise ValueError(f"architecture is {self.architecture!r}; 'recursive' and 'paper' are accepted")
+        for name in ("channels", "full", "half", "coarsest"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a positive number is accepted")
+
+    def build(self) -> "DirectionNetwork":
+        """A network with fresh weights."""
+        return DirectionNetwork(self)
+
+    @classmethod
+    def paper(cls, dims: int = 3, size: int = 64) -> "NetworkOptions":
+        """The paper's network for grids of 64 (or fewer) or of 128 cells along an axis."""
+        deep = size > 64
+        return cls(dims, "paper", 16, 3 if deep else 2, 5 if deep else 3)
+
+
+class _Pair(nn.Module):
+    """``h + relu(conv(relu(conv(h))))`` as in the paper, or without the outer function and the biases."""
+
+    def __init__(self, conv: type[nn.Module], channels: int, recursive: bool) -> None:
+        super().__init__()
+        self.recursive = recursive
+        self.first = conv(channels, channels, 3, padding=1, bias=not recursive)
+        self.second = conv(channels, channels, 3, padding=1, bias=not recursive)
+        if recursive:
+            nn.init.zeros_(self.second.weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.recursive:
+            return h + self.second(functional.leaky_relu(self.first(h), 0.2))
+        return h + functional.relu(self.second(functional.relu(self.first(h))))
+
+
+class DirectionNetwork(nn.Module):
+    """A convolutional network from a normalised residual to a direction, on grids of any size.
+
+    Parameters
+    ----------
+    options : NetworkOptions
+        Architecture and size.
+
+    References
+    ----------
+    Kaneda, Akar, Chen, Kala, Hyde and Teran, *A Deep Conjugate Direction Method for Iteratively Solving
+    Linear Systems*, ICML 2023, section 5.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.options = options
+        conv: Any = nn.Conv3d if options.dims == 3 else nn.Conv2d
+        channels = options.channels
+
+        def pairs(count: int) -> nn.Sequential:
+            return nn.Sequential(*(_Pair(conv, channels, recursive) for _ in range(count)))
+
+        recursive = options.architecture == "recursive"
+        self.enter = conv(1, channels, 3, padding=1, bias=not recursive)
+        self.before, self.after = pairs(options.full), pairs(options.full)
+        self.down = pairs(options.half)
+        self.up = pairs(options.half) if recursive else nn.Identity()
+        # Level by level the inverse of the operator grows by the square of the spacing.
+        self.gain = nn.Parameter(torch.full((channels,), 4.0 if recursive else 1.0))
+        self.leave = conv(channels, 1, 1, bias=not recursive)
+        if recursive:
+            nn.init.zeros_(self.leave.weight)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Directions ``(B, 1, ...)`` for residuals ``(B, 1, ...)`` of unit norm."""
+        h = self.before(self.enter(r))
+        y = self.leave(self.after(self._below(h)))
+        return r + y if self.options.architecture == "recursive" else y
+
+    def _below(self, h: Tensor) -> Tensor:
+        """``h`` with what the coarser grids add."""
+        sizes = h.shape[2:]
+        recursive = self.options.architecture == "recursive"
+        steps = [2 if n > (self.options.coarsest if recursive else 1) else 1 for n in sizes]
+        if max(steps) == 1:
+            return h
+        pool = functional.avg_pool3d if self.options.dims == 3 else functional.avg_pool2d
+        coarse = self.down(pool(h, steps, ceil_mode=True, count_include_pad=False))
+        if recursive:
+            coarse = self.up(self._below(coarse))
+        gain = self.gain.reshape(-1, *[1] * len(sizes))
+        return h + gain * _enlarged(coarse, steps, sizes)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a file of weights says about the network."""
+        return asdict(self.options)
+
+
+def _enlarged(h: Tensor, steps: list[int], sizes: torch.Size) -> Tensor:
+    """Each cell repeated along the axes that were pooled."""
+    for axis, (step, size) in enumerate(zip(steps, sizes, strict=True)):
+        if step == 2:
+            h = h.repeat_interleave(2, axis + 2).narrow(axis + 2, 0, size)
+    return h

@@ -1,0 +1,18 @@
+"""Training: one loop for every learned part, its schedules, and files of weights."""
+
+from learnsolve.training.fit import FitProgress, FitResult, fit
+from learnsolve.training.options import FitOptions
+from learnsolve.training.schedules import SCHEDULES, schedule
+from learnsolve.training.weights import WeightsError, load_weights, save_weights
+
+__all__ = [
+    "SCHEDULES",
+    "FitOptions",
+    "FitProgress",
+    "FitResult",
+    "WeightsError",
+    "fit",
+    "load_weights",
+    "save_weights",
+    "schedule",
+]

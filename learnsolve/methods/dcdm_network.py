@@ -64,7 +64,7 @@ class NetworkOptions:
 class _Pair(nn.Module):
     """``h + relu(conv(relu(conv(h))))`` as in the paper, or without the outer function and the biases."""
 
-    def __init__(self, conv: type[nn.Module], channels: int, recursive: bool) -> None:
+    def __init__(self, conv: Any, channels: int, recursive: bool) -> None:
         super().__init__()
         self.recursive = recursive
         self.first = conv(channels, channels, 3, padding=1, bias=not recursive)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log2, prod
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -244,7 +244,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
         network = config.network.build()
-    matrices = [source.A.to(dtype=torch.float32) for source in sources]
+    matrices = [cast(GridPoisson, source.A.to(dtype=torch.float32)) for source in sources]
 
     def batches(step: int, generator: torch.Generator) -> tuple[GridPoisson, Tensor]:
         source, A = sources[step % len(sources)], matrices[step % len(sources)]
@@ -259,7 +259,7 @@ def train(
     def loss(network: nn.Module, batch: tuple[GridPoisson, Tensor]) -> Tensor:
         A, vectors = batch
         device = next(network.parameters()).device
-        A, vectors = A.to(device=device), vectors.to(device)
+        A, vectors = cast(GridPoisson, A.to(device=device)), vectors.to(device)
         if config.loss == "energy":
             return energy_loss(network, A, vectors, config.unroll)
         return residual_loss(network, A, vectors)

@@ -215,6 +215,24 @@ def test_the_losses_are_what_the_method_reaches():
     assert float(residual_loss(made, A, b).detach()) == pytest.approx(np.mean(np.square(after)), rel=1e-6)
 
 
+class Fixed(nn.Module):
+    """Proposes the same direction for every residual."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.direction = nn.Parameter(torch.rand(shape))
+
+    def forward(self, r):
+        return self.direction.expand_as(r)
+
+
+def test_the_loss_stays_finite_where_a_direction_comes_again():
+    A = poisson.obstacles((12, 12), seed=0).A.to(dtype=torch.float32)
+    repeats = Fixed((12, 12))
+    energy_loss(repeats, A, multiscale(A, 2, torch.Generator().manual_seed(0)), steps=4).backward()
+    assert torch.isfinite(repeats.direction.grad).all()
+
+
 def test_multiscale_answers():
     A = poisson.obstacles((20, 16), seed=0).A.to(dtype=torch.float32)
     first, again, other = (multiscale(A, 3, torch.Generator().manual_seed(s)) for s in (0, 0, 1))

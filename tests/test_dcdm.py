@@ -22,7 +22,7 @@ from learnsolve.methods.dcdm_training import (
 )
 from learnsolve.methods.dcdm_weights import load, save
 from learnsolve.operators import GridPoisson
-from learnsolve.preconditioners import DirectionNetwork
+from learnsolve.preconditioners import DCDMPreconditioner
 from learnsolve.problems import poisson
 from learnsolve.training import FitOptions, WeightsError
 
@@ -132,7 +132,7 @@ def test_singular_systems_are_solved_to_minimum_norm():
 @pytest.mark.parametrize("method", ["cg", "fcg", "gmres"])
 def test_as_a_nonlinear_preconditioner(method):
     problem = poisson.obstacles((16, 16), seed=3)
-    M = DirectionNetwork(network(ARCHITECTURES[0], 0.1))
+    M = DCDMPreconditioner(network(ARCHITECTURES[0], 0.1))
     assert not M.build(problem.A).linear
     res = learnsolve.solve(problem.A, problem.b, method=method, M=M, rtol=1e-8)
     assert res.success

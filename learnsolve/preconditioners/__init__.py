@@ -2,7 +2,7 @@
 
 from learnsolve.preconditioners.algebraic_multigrid import AlgebraicMultigrid
 from learnsolve.preconditioners.base import Inverse, Preconditioner
-from learnsolve.preconditioners.direction_network import DirectionNetwork
+from learnsolve.preconditioners.dcdm import DCDMPreconditioner
 from learnsolve.preconditioners.incomplete import ILU, IncompleteCholesky
 from learnsolve.preconditioners.jacobi import JacobiPreconditioner
 from learnsolve.preconditioners.multigrid import Multigrid, MultigridCycle
@@ -17,7 +17,7 @@ PRECONDITIONERS: dict[str, type[Preconditioner]] = {
         IncompleteCholesky,
         AlgebraicMultigrid,
         Multigrid,
-        DirectionNetwork,
+        DCDMPreconditioner,
     )
 }
 AMG_KINDS = ("smoothed_aggregation", "ruge_stuben", "rootnode", "pairwise", "air")
@@ -50,7 +50,7 @@ __all__ = [
     "ILU",
     "PRECONDITIONERS",
     "AlgebraicMultigrid",
-    "DirectionNetwork",
+    "DCDMPreconditioner",
     "IncompleteCholesky",
     "Inverse",
     "JacobiPreconditioner",

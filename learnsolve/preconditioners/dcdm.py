@@ -13,7 +13,7 @@ from learnsolve.preconditioners.base import Inverse, Preconditioner
 
 
 @dataclass(frozen=True)
-class DirectionNetwork(Preconditioner):
+class DCDMPreconditioner(Preconditioner):
     r"""The network's direction for a residual, scaled by the exact line search: nonlinear.
 
     .. math:: M(r) = \frac{d^T r}{d^T A d} d, \qquad d = f_\theta(r / \|r\|)
@@ -40,7 +40,7 @@ class DirectionNetwork(Preconditioner):
     >>> from learnsolve.methods.dcdm_network import NetworkOptions
     >>> network = NetworkOptions(dims=2, channels=4).build()
     >>> A = learnsolve.operators.GridPoisson(np.zeros((8, 8), int), boundary="dirichlet")
-    >>> learnsolve.solve(A, np.ones((8, 8)), method="cg", M=DirectionNetwork(network)).success
+    >>> learnsolve.solve(A, np.ones((8, 8)), method="cg", M=DCDMPreconditioner(network)).success
     True
     """
 

@@ -90,6 +90,7 @@ def on_grids(shape: tuple[int, int, int], dtype: str, form: str) -> Iterator[Ker
     b, x, out = (filled(shape, dtype, seed) for seed in range(3))
     coarse = filled(tuple((n + 1) // 2 for n in shape), dtype, 3)
     empty, no_aggregate = np.empty((0, 0, 0), dtype), np.empty((0, 0, 0), np.int32)
+    unweighted = np.empty((0, 0, 0, 0), dtype)
     n, s, count, one = b.size, kind().itemsize, threads(b.size), kind(1)
     S = 1 if form == "unit" else 4 * s
     part = s * coarse.size / n
@@ -98,8 +99,9 @@ def on_grids(shape: tuple[int, int, int], dtype: str, form: str) -> Iterator[Ker
     def smooth(coarse_x, coarse_b, first, fresh):
         prolongs, restricts = int(coarse_x is not empty), int(coarse_b is not empty)
         grid_numba.smooth(
-            stencil, b, x, coarse_x, coarse_b, no_aggregate, one, prolongs, 4, first, fresh, restricts, count
-        )
+            stencil, b, x, coarse_x, coarse_b, no_aggregate, unweighted, one,
+            prolongs, 4, first, fresh, restricts, count,
+        )  # fmt: skip
 
     table: list[tuple[str, Callable[[], Any], float, float]] = [
         ("apply", lambda: grid_numba.apply(stencil, b, out, count), 2 * s + S, 2 * s + S),
@@ -177,7 +179,7 @@ def on_sparse(shape: tuple[int, int, int], dtype: str) -> Iterator[Kernel]:
         indptr, indices, weights, diagonal, inverse, order = fields
         graph_numba.smooth(
             indptr, indices, weights, diagonal, inverse, b, x, order, graph.colours,
-            empty, coarse_b, to, kind(1), 0, sweeps, False, fresh, restricts, several,
+            empty, coarse_b, to, empty.reshape(0, 0), kind(1), 0, sweeps, False, fresh, restricts, several,
         )  # fmt: skip
 
     sweep = w * (s + 4) + 8 + 4 * s

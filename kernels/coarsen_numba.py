@@ -1,14 +1,10 @@
-"""CPU kernels that make the coarse levels of the multigrid, by aggregation along strong couplings.
-
-A graph is a symmetric CSR pattern with positive ``weights`` of its edges, and for each unknown an
-``excess`` (coupling to a boundary value) and an ``absorption``: ``(A x)_i = (sum_j w_ij + e_i + a_i) x_i
-- sum_j w_ij x_j``.
-"""
+"""CPU kernels that make the first coarse level of the multigrid, by aggregation along strong couplings."""
 
 import numpy as np
 from numba import njit, prange
 from numba.extending import overload
 
+from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
 from learnsolve.kernels.stencil_numba import is_face_stencil
 from learnsolve.kernels.threads import kernel
 
@@ -43,12 +39,12 @@ def _face_overload(stencil, axis, k, j, i):
     return unit
 
 
-def _centre(stencil, k, j, i):
+def diagonal_of(stencil, k, j, i):
     """The diagonal entry of a cell; zero if the cell is not an unknown."""
 
 
-@overload(_centre)
-def _centre_overload(stencil, k, j, i):
+@overload(diagonal_of)
+def _diagonal_overload(stencil, k, j, i):
     if is_face_stencil(stencil):
         return lambda stencil, k, j, i: stencil.diagonal[k, j, i]
 
@@ -61,21 +57,21 @@ def _centre_overload(stencil, k, j, i):
     return unit
 
 
-def _shape(stencil):
+def shape_of(stencil):
     """The grid's shape."""
 
 
-@overload(_shape)
-def _shape_overload(stencil):
+@overload(shape_of)
+def _shape_of_overload(stencil):
     if is_face_stencil(stencil):
         return lambda stencil: stencil.diagonal.shape
     return lambda stencil: stencil.code.shape
 
 
 @njit(cache=True)
-def _faces(stencil, k, j, i, out):
+def faces_of(stencil, k, j, i, out):
     """The six face coefficients of a cell: before and after along z, y, x."""
-    nz, ny, nx = _shape(stencil)
+    nz, ny, nx = shape_of(stencil)
     zero = out.dtype.type(0)
     out[0] = _face(stencil, 0, k, j, i) if nz > 1 else zero
     out[1] = _face(stencil, 0, k + 1, j, i) if k + 1 < nz else zero
@@ -93,7 +89,7 @@ def aggregate_blocks(stencil, halved, theta, aggregate, threads):
     Fills ``aggregate`` (int32, -1 where there is no unknown); returns the number of parts and that of
     blocks that are not empty.
     """
-    nz, ny, nx = _shape(stencil)
+    nz, ny, nx = shape_of(stencil)
     hz, hy, hx = halved[0], halved[1], halved[2]
     cz, cy, cx = (nz + hz) >> hz, (ny + hy) >> hy, (nx + hx) >> hx
     rows = cz * cy
@@ -110,9 +106,9 @@ def aggregate_blocks(stencil, halved, theta, aggregate, threads):
                 for k in range(big_k << hz, min((big_k + 1) << hz, nz)):
                     for j in range(big_j << hy, min((big_j + 1) << hy, ny)):
                         for i in range(big_i << hx, min((big_i + 1) << hx, nx)):
-                            if _centre(stencil, k, j, i) != 0:
+                            if diagonal_of(stencil, k, j, i) != 0:
                                 cells[size, 0], cells[size, 1], cells[size, 2] = k, j, i
-                                _faces(stencil, k, j, i, faces[size])
+                                faces_of(stencil, k, j, i, faces[size])
                                 strongest[size] = faces[size].max()
                                 root[size] = size
                                 size += 1
@@ -161,7 +157,7 @@ def aggregate_blocks(stencil, halved, theta, aggregate, threads):
 @njit(cache=True)
 def _excess_of(stencil, absorption, k, j, i, faces):
     """Coupling of a cell to boundary values: what its diagonal has beyond faces and absorption."""
-    d = _centre(stencil, k, j, i)
+    d = diagonal_of(stencil, k, j, i)
     value = d - faces.sum() - (absorption[k, j, i] if absorption.size > 0 else absorption.dtype.type(0))
     return value if value > 1e-10 * d else 0.0 * d
 
@@ -177,7 +173,7 @@ def coarsen_grid(
     couplings to boundary values count ``boundary``; absorption is kept, times ``scale``. ``excess`` may be
     empty on the finest level.
     """
-    nz, ny, nx = _shape(stencil)
+    nz, ny, nx = shape_of(stencil)
     hz, hy, hx = halved[0], halved[1], halved[2]
     cz, cy, cx = diagonal.shape
     rows = cz * cy
@@ -194,9 +190,9 @@ def coarsen_grid(
                 for k in range(k0, min(k1, nz)):
                     for j in range(j0, min(j1, ny)):
                         for i in range(i0, min(i1, nx)):
-                            if _centre(stencil, k, j, i) == 0:
+                            if diagonal_of(stencil, k, j, i) == 0:
                                 continue
-                            _faces(stencil, k, j, i, faces)
+                            faces_of(stencil, k, j, i, faces)
                             if excess.size > 0:
                                 e += excess[k, j, i]
                             else:
@@ -223,12 +219,12 @@ def coarsen_grid(
 
 
 @njit(cache=True)
-def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr, indices, weights):
+def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr, indices, weights, merged):
     """Edges of the graph unknowns in one row of blocks; counts them where ``indices`` is empty."""
-    nz, ny, nx = _shape(stencil)
+    nz, ny, nx = shape_of(stencil)
     hz, hy, hx = halved[0], halved[1], halved[2]
     fill = indices.size > 0
-    faces = np.empty(6, np.float64)
+    faces, many = np.empty(6, np.float64), np.empty(48, np.int64)
     ids, sums, owner = np.empty(48, np.int64), np.empty(48, np.float64), np.empty(48, np.int64)
     for big_i in range((nx + hx) >> hx):
         length = 0
@@ -238,7 +234,7 @@ def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr
                     mine = aggregate[k, j, i]
                     if mine < 0:
                         continue
-                    _faces(stencil, k, j, i, faces)
+                    faces_of(stencil, k, j, i, faces)
                     for side in range(6):
                         if faces[side] == 0:
                             continue
@@ -254,9 +250,10 @@ def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr
                         for q in range(length):
                             if ids[q] == other and owner[q] == mine:
                                 sums[q] += w
+                                many[q] += 1
                                 break
                         else:
-                            ids[length], sums[length], owner[length] = other, w, mine
+                            ids[length], sums[length], owner[length], many[length] = other, w, mine, 1
                             length += 1
         for q in range(length):
             if fill:
@@ -264,6 +261,7 @@ def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr
                 start[owner[q]] = place + 1
                 indices[place] = ids[q]
                 weights[place] = sums[q]
+                merged[place] = many[q]
             else:
                 indptr[owner[q] + 1] += 1
 
@@ -272,9 +270,9 @@ def _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr
 def grid_to_graph(stencil, absorption, excess, aggregate, count, halved, factors, boundary, scale, threads):
     """The graph of the parts that `aggregate_blocks` found, scaled as in `coarsen_grid`.
 
-    Returns ``indptr, indices, weights, excess, absorption, position``, the last ``(count, 3)``.
+    Returns a `CoarseGraph`.
     """
-    nz, ny, nx = _shape(stencil)
+    nz, ny, nx = shape_of(stencil)
     hz, hy, hx = halved[0], halved[1], halved[2]
     cy = (ny + hy) >> hy
     rows = ((nz + hz) >> hz) * cy
@@ -284,20 +282,37 @@ def grid_to_graph(stencil, absorption, excess, aggregate, count, halved, factors
     for t in prange(blocks):
         for row in range(t * rows // blocks, (t + 1) * rows // blocks):
             _block_rows(
-                stencil, aggregate, halved, row // cy, row % cy, factors, indptr, indptr, none_i, none_w
+                stencil,
+                aggregate,
+                halved,
+                row // cy,
+                row % cy,
+                factors,
+                indptr,
+                indptr,
+                none_i,
+                none_w,
+                none_w,
             )
     for i in range(count):
         indptr[i + 1] += indptr[i]
     indices = np.empty(indptr[count], np.int32)
-    weights = np.empty(indptr[count], np.float32)
+    weights, merged = np.empty(indptr[count], np.float32), np.empty(indptr[count], np.float32)
     start = indptr[:-1].copy()
+    mass, inner, centre = (
+        np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+        np.zeros((count, 3), np.float32),
+    )
     graph_excess, graph_absorption = np.zeros(count, np.float32), np.zeros(count, np.float32)
     position = np.zeros((count, 3), np.int32)
     for t in prange(blocks):
         faces = np.empty(6, np.float64)
         for row in range(t * rows // blocks, (t + 1) * rows // blocks):
             big_k, big_j = row // cy, row % cy
-            _block_rows(stencil, aggregate, halved, big_k, big_j, factors, start, indptr, indices, weights)
+            _block_rows(
+                stencil, aggregate, halved, big_k, big_j, factors, start, indptr, indices, weights, merged
+            )
             for k in range(big_k << hz, min((big_k + 1) << hz, nz)):
                 for j in range(big_j << hy, min((big_j + 1) << hy, ny)):
                     for i in range(nx):
@@ -307,101 +322,21 @@ def grid_to_graph(stencil, absorption, excess, aggregate, count, halved, factors
                         if excess.size > 0:
                             e = excess[k, j, i] * 1.0
                         else:
-                            _faces(stencil, k, j, i, faces)
+                            faces_of(stencil, k, j, i, faces)
                             e = _excess_of(stencil, absorption, k, j, i, faces) * 1.0
                         graph_excess[mine] += e * boundary
                         if absorption.size > 0:
                             graph_absorption[mine] += absorption[k, j, i] * scale
                         position[mine, 0], position[mine, 1], position[mine, 2] = big_k, big_j, i >> hx
-    return indptr, indices, weights, graph_excess, graph_absorption, position
-
-
-@njit(cache=True)
-def _find(root, i):
-    while root[i] != i:
-        root[i] = root[root[i]]
-        i = root[i]
-    return i
-
-
-@njit(cache=True)
-def coarsen_graph(
-    indptr, indices, weights, excess, absorption, position, keys, order, halved, boundary, theta
-):
-    """Aggregate a graph within blocks (equal ``keys``; ``order`` sorts them) along strong couplings.
-
-    Unknowns without a neighbour need no coarse grid and get -1.
-
-    Returns ``aggregate, indptr, indices, weights, excess, absorption, position`` of the coarse graph.
-    """
-    n = indptr.size - 1
-    strongest, root = np.zeros(n, np.float32), np.arange(n)
-    for i in range(n):
-        for q in range(indptr[i], indptr[i + 1]):
-            strongest[i] = max(strongest[i], weights[q])
-    for i in range(n):
-        for q in range(indptr[i], indptr[i + 1]):
-            j = indices[q]
-            if j < i and keys[i] == keys[j] and weights[q] >= theta * np.sqrt(strongest[i] * strongest[j]):
-                root[_find(root, i)] = _find(root, j)
-    aggregate = np.full(n, -1, np.int32)
-    count = 0
-    for q in range(n):
-        i = order[q]
-        if indptr[i] == indptr[i + 1]:
-            continue
-        r = _find(root, i)
-        if aggregate[r] < 0:
-            aggregate[r] = count
-            count += 1
-        aggregate[i] = aggregate[r]
-    heads = np.zeros(count + 1, np.int32)
-    for i in range(n):
-        heads[aggregate[i] + 1] += 1
-    heads[0] = 0
-    heads = np.cumsum(heads)
-    children, place = np.empty(n, np.int32), heads[:-1].copy()
-    for i in range(n):
-        if aggregate[i] >= 0:
-            children[place[aggregate[i]]] = i
-            place[aggregate[i]] += 1
-    coarse_indptr = np.zeros(count + 1, np.int32)
-    coarse_indices, coarse_weights = np.empty(indices.size, np.int32), np.empty(indices.size, np.float32)
-    coarse_excess, coarse_absorption = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    coarse_position = np.zeros((count, 3), np.int32)
-    mark = np.full(count, -1, np.int64)
-    end = 0
-    for c in range(count):
-        begin = end
-        for h in range(heads[c], heads[c + 1]):
-            i = children[h]
-            coarse_excess[c] += excess[i] * boundary
-            coarse_absorption[c] += absorption[i]
-            for a in range(3):
-                coarse_position[c, a] = position[i, a] >> halved[a]
-            for q in range(indptr[i], indptr[i + 1]):
-                j = indices[q]
-                other = aggregate[j]
-                if other == c:
-                    continue
-                factor = 0.5
-                for a in range(3):
-                    if position[i, a] != position[j, a] and not halved[a]:
-                        factor = 1.0
-                if mark[other] < begin:
-                    mark[other] = end
-                    coarse_indices[end] = other
-                    coarse_weights[end] = weights[q] * factor
-                    end += 1
-                else:
-                    coarse_weights[mark[other]] += weights[q] * factor
-        coarse_indptr[c + 1] = end
-    return (
-        aggregate,
-        coarse_indptr,
-        coarse_indices[:end].copy(),
-        coarse_weights[:end].copy(),
-        coarse_excess,
-        coarse_absorption,
-        coarse_position,
-    )
+                        mass[mine] += 1
+                        inner[mine] += diagonal_of(stencil, k, j, i) * scale
+                        centre[mine, 0] += k + 0.5
+                        centre[mine, 1] += j + 0.5
+                        centre[mine, 2] += i + 0.5
+    for i in range(count):
+        for axis in range(3):
+            centre[i, axis] /= mass[i]
+    return CoarseGraph(
+        indptr, indices, weights, weights, graph_excess, graph_absorption, position, merged, mass, centre,
+        inner, mass,
+    )  # fmt: skip

@@ -75,8 +75,13 @@ def smooth(
     coarse_x: Tensor | None = None,
     coarse_b: Tensor | None = None,
     aggregate: Tensor | None = None,
+    relaxation: Tensor | None = None,
 ) -> None:
-    """Prolong, sweep through the colours, restrict the residual; see `learnsolve.kernels.grid.smooth`."""
+    """Prolong, sweep through the colours, restrict the residual; see `learnsolve.kernels.grid.smooth`.
+
+    ``relaxation``, of shape ``(sweeps, n)``, replaces ``omega / d``; with ``reverse`` its sweeps are counted
+    from the last.
+    """
     if x.device.type == "cpu":
         from learnsolve.kernels import graph_numba
 
@@ -95,6 +100,7 @@ def smooth(
             empty if coarse_x is None else coarse_x.numpy(),
             empty if coarse_b is None else coarse_b.numpy(),
             np.empty(0, np.int32) if aggregate is None else aggregate.numpy(),
+            empty.reshape(0, 0) if relaxation is None else relaxation.numpy(),
             values.dtype.type(omega),
             int(coarse_x is not None),
             sweeps,
@@ -110,9 +116,14 @@ def smooth(
         known = aggregate >= 0
         x[known] += coarse_x[aggregate[known].long()]
     parts = [g.order[lo:hi] for lo, hi in zip(g.colours[:-1].tolist(), g.colours[1:].tolist(), strict=True)]
-    for _ in range(sweeps):
+    for sweep in reversed(range(sweeps)) if reverse else range(sweeps):
         for rows in reversed(parts) if reverse else parts:
-            sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, omega)
+            if relaxation is None:
+                sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, omega)
+                continue
+            before = x[rows]
+            sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, 1.0)
+            x[rows] = torch.lerp(before, x[rows], relaxation[sweep, rows] * g.diagonal[rows])
     if coarse_b is not None and aggregate is not None:
         r = sparse.residual(g.indptr, g.indices, g.weights, b, x)
         known = aggregate >= 0

@@ -110,6 +110,7 @@ def smooth(
     coarse_x: Tensor | None = None,
     coarse_b: Tensor | None = None,
     aggregate: Tensor | None = None,
+    relaxation: Tensor | None = None,
 ) -> None:
     """Prolong ``coarse_x`` into ``x``, do half-sweeps, restrict the residual to ``coarse_b``: one fused pass.
 
@@ -133,6 +134,9 @@ def smooth(
         Set to the aggregates' sums of the residual after the sweeps.
     aggregate : (nz, ny, nx) int32 Tensor, optional
         Each cell's coarse unknown (coarse vectors then have shape ``(1, 1, n)``); -1 for none.
+    relaxation : (sweeps, nz, ny, nx) Tensor, optional
+        A half-sweep adds ``w (b - A x)`` in place of ``omega / d (b - A x)``; a sweep is two half-sweeps,
+        and with ``first = 1`` they are counted from the last. Zero on inactive cells.
     """
     if _on_cpu(x):
         from learnsolve.kernels import grid_numba
@@ -146,6 +150,7 @@ def smooth(
             empty if coarse_x is None else coarse_x.numpy(),
             empty if coarse_b is None else coarse_b.numpy(),
             np.empty((0, 0, 0), np.int32) if aggregate is None else aggregate.numpy(),
+            np.empty((0, 0, 0, 0), values.dtype) if relaxation is None else relaxation.numpy(),
             values.dtype.type(omega),
             int(coarse_x is not None),
             halves,
@@ -157,7 +162,7 @@ def smooth(
         return
     from learnsolve.kernels import grid_reference
 
-    form = _gpu(x) or grid_reference
+    form = (_gpu(x) if relaxation is None else None) or grid_reference
     if coarse_x is not None and aggregate is not None:
         known = aggregate >= 0
         x[known] += coarse_x.reshape(-1)[aggregate[known].long()]
@@ -174,6 +179,7 @@ def smooth(
         first,
         fresh,
         int(plain and coarse_b is not None),
+        **({} if relaxation is None else {"relaxation": relaxation}),
     )
     if coarse_b is not None and aggregate is not None:
         known = aggregate >= 0

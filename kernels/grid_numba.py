@@ -40,27 +40,45 @@ def _relaxed(row, b, x, omega, zero, i, nx, edge):
     return old + omega * defect / d if d != zero else zero
 
 
+@njit(**INLINE)
+def _corrected(row, b, x, relaxation, place, i, nx, edge):
+    """``x + w (b - A x)``; an inactive cell, whose weight is zero, keeps its zero."""
+    old = read(x, row.here + i)
+    defect = read(b, row.here + i) - centre(row, i) * old + around(row, x, i, nx, edge)
+    return old + read(relaxation, place + i) * defect
+
+
 @njit(fastmath=MATH, error_model="numpy", cache=True)
-def _relax_slab(stencil, b, x, omega, k, j0, j1, colour, fresh, relaxed):
+def _relax_slab(stencil, b, x, relaxation, sweep, omega, k, j0, j1, colour, fresh, relaxed):
     """Half a sweep: over-relax the cells of one colour in rows ``j0`` to ``j1`` of plane ``k``.
 
     ``relaxed`` is scratch of a row's length, for a processor stalls on reads across what it has just written.
     """
-    nx, zero = x.shape[2], x.dtype.type(0)
+    nx, zero, weighted = x.shape[2], x.dtype.type(0), relaxation.size > 0
     for j in range(j0, j1):
         row, other = row_of(stencil, x.shape, k, j), colour + k + j
-        right, source, target = address(b), address(x), address(x)
+        right, source, target, factors = address(b), address(x), address(x), address(relaxation)
+        place = sweep * x.size + row.here
         if fresh:
             for i in range(nx):
-                d = centre(row, i)
-                value = omega * read(right, row.here + i) / d if d != zero else zero
+                if weighted:
+                    value = read(factors, place + i) * read(right, row.here + i)
+                else:
+                    d = centre(row, i)
+                    value = omega * read(right, row.here + i) / d if d != zero else zero
                 write(target, row.here + i, zero if np.int32(i + other) & 1 else value)
             continue
         out = address(relaxed)
-        for i in range(row.begin, row.end):
-            write(out, i, _relaxed(row, right, source, omega, zero, i, nx, False))
-        for i in (0, nx - 1):
-            write(out, i, _relaxed(row, right, source, omega, zero, i, nx, True))
+        if weighted:
+            for i in range(row.begin, row.end):
+                write(out, i, _corrected(row, right, source, factors, place, i, nx, False))
+            for i in (0, nx - 1):
+                write(out, i, _corrected(row, right, source, factors, place, i, nx, True))
+        else:
+            for i in range(row.begin, row.end):
+                write(out, i, _relaxed(row, right, source, omega, zero, i, nx, False))
+            for i in (0, nx - 1):
+                write(out, i, _relaxed(row, right, source, omega, zero, i, nx, True))
         found = address(relaxed)
         for i in range(nx):
             old, value = read(source, row.here + i), read(found, i)
@@ -137,8 +155,9 @@ def _restrict_slab(stencil, b, x, coarse_b, aggregate, k, j0, j1, defects):
 
 @njit(fastmath=MATH, cache=True)
 def _stage(
-    m, s, stencil, b, x, coarse_x, coarse_b, aggregate, omega, prolongs, halves, first, fresh, scratch
-):
+    m, s, stencil, b, x, coarse_x, coarse_b, aggregate, relaxation, omega,
+    prolongs, halves, first, fresh, scratch,
+):  # fmt: skip
     """Stage ``m`` on slab ``s``: a plane of a three-dimensional grid, a row of a plane."""
     nz, ny, _ = x.shape
     k, j0, j1 = (s, 0, ny) if nz > 1 else (0, s, s + 1)
@@ -146,20 +165,24 @@ def _stage(
     if half < 0:
         _prolong_slab(stencil, x, coarse_x, aggregate, k, j0, j1, scratch)
     elif half < halves:
-        _relax_slab(stencil, b, x, omega, k, j0, j1, first + half, fresh and half == 0, scratch)
+        sweep = (halves - 1 - half if first else half) // 2
+        start = fresh and half == 0
+        _relax_slab(stencil, b, x, relaxation, sweep, omega, k, j0, j1, first + half, start, scratch)
     else:
         _restrict_slab(stencil, b, x, coarse_b, aggregate, k, j0, j1, scratch)
 
 
 @kernel
 def smooth(
-    stencil, b, x, coarse_x, coarse_b, aggregate, omega, prolongs, halves, first, fresh, restricts, threads
-):
+    stencil, b, x, coarse_x, coarse_b, aggregate, relaxation, omega,
+    prolongs, halves, first, fresh, restricts, threads,
+):  # fmt: skip
     """Prolong ``coarse_x`` into ``x``, do ``halves`` half-sweeps, restrict the residual to ``coarse_b``.
 
     ``first`` is the colour of the first half-sweep; with ``fresh`` the old ``x`` counts as zero.
     ``aggregate`` gives each cell's coarse unknown (coarse vectors are then ``(1, 1, n)``), or is
     empty where coarse cell ``(k // 2, j // 2, i // 2)`` is meant (an axis of equal length is not halved).
+    ``relaxation``, which has an axis for sweeps before those of ``x``, replaces ``omega / d``, or is empty.
     """
     nz, ny, nx = x.shape
     slabs = nz if nz > 1 else ny
@@ -177,7 +200,7 @@ def smooth(
                 q = s - m
                 if q >= (lo if t == 0 else lo + m) and q < (hi if t == blocks - 1 else hi - m):
                     _stage(
-                        m, q, stencil, b, x, coarse_x, coarse_b, aggregate, omega,
+                        m, q, stencil, b, x, coarse_x, coarse_b, aggregate, relaxation, omega,
                         prolongs, halves, first, fresh, scratch,
                     )  # fmt: skip
     for t in prange(blocks - 1):
@@ -186,7 +209,7 @@ def smooth(
         for m in range(1, stages):
             for q in range(edge - m, edge + m):
                 _stage(
-                    m, q, stencil, b, x, coarse_x, coarse_b, aggregate, omega,
+                    m, q, stencil, b, x, coarse_x, coarse_b, aggregate, relaxation, omega,
                     prolongs, halves, first, fresh, scratch,
                 )  # fmt: skip
 

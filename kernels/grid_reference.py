@@ -308,6 +308,7 @@ def smooth(
     first: int,
     fresh: bool,
     restricts: int,
+    relaxation: Tensor | None = None,
 ) -> None:
     """Add the coarse correction, relax, and restrict the residual, in place.
 
@@ -335,6 +336,8 @@ def smooth(
         Let the first half sweep start from zero, whatever `x` holds.
     restricts : {0, 1}
         Whether to end with the restriction of the residual.
+    relaxation : (sweeps, nz, ny, nx) tensor, optional
+        Replaces ``omega / d``; see `learnsolve.kernels.grid.smooth`.
 
     Examples
     --------
@@ -351,7 +354,12 @@ def smooth(
     for half in range(halves):
         if fresh and half == 0:
             x.zero_()
-        relax(stencil, b, x, omega, (first + half) % 2)
+        colour = (first + half) % 2
+        if relaxation is None:
+            relax(stencil, b, x, omega, colour)
+        else:
+            step = relaxation[(halves - 1 - half if first else half) // 2] * residual(stencil, b, x)
+            x.copy_(torch.where(_colour(x, colour), x + step, x))
     if restricts:
         coarse_b.copy_(restrict(residual(stencil, b, x), coarse_b.shape))
 

@@ -1,5 +1,7 @@
 """The multigrid: symmetric, definite, exact where it should be, and fast on every kind of domain."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import learnsolve
+from learnsolve.kernels import graph as graph_kernels
 from learnsolve.operators import GridPoisson
 from learnsolve.preconditioners import Multigrid
 from learnsolve.preconditioners.multigrid_levels import GraphLevel, dense_inverse
@@ -63,11 +66,37 @@ def test_f_cycles_take_no_more_iterations_than_v():
     assert counts["W"] <= counts["F"] <= counts["V"]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_graph_relaxation_of_each_unknown(reverse):
+    levels = Multigrid(coarsest=20, precision="double").build(poisson.jump((32, 32)).A).levels
+    level = next(level for level in levels if isinstance(level, GraphLevel))
+    generator = torch.Generator().manual_seed(0)
+    size = level.x.numel()
+    weights = torch.rand(2, size, generator=generator, dtype=torch.float64)
+    b, x = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(2))
+    A = np.stack([level.image(row).numpy() for row in torch.eye(size, dtype=torch.float64)], 1)
+    expected, order, colours = x.numpy().copy(), level.graph.order.numpy(), level.graph.colours
+    steps = [(s, order[lo:hi]) for s in range(2) for lo, hi in pairwise(colours)]
+    for sweep, rows in reversed(steps) if reverse else steps:
+        expected[rows] += weights[sweep, rows].numpy() * (b.numpy() - A @ expected)[rows]
+    graph_kernels.smooth(level.graph, b, x, sweeps=2, reverse=reverse, relaxation=weights)
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_few_unknowns_are_solved_exactly():
     problem = poisson.obstacles((12, 12))
     M = Multigrid(precision="double", coarsest=200).build(problem.A)
     x = M._apply(torch.from_numpy(problem.b)).numpy()
     np.testing.assert_allclose(problem.A @ x, problem.b, atol=1e-10)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
+def test_the_cycle_approximates_the_inverse_whatever_the_units(factor):
+    cells = np.zeros((24, 24), int)
+    A = GridPoisson(cells, coefficients=factor, boundary="dirichlet")
+    x = torch.randn(cells.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = Multigrid(coarsest=20, precision="double").build(A)._apply(A._apply(x))
+    assert float((found - x).norm() / x.norm()) < 0.2
 
 
 def test_walls_and_jumps_make_graphs_and_boxes_stay_grids():

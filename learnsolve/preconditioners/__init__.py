@@ -5,6 +5,7 @@ from learnsolve.preconditioners.base import Inverse, Preconditioner
 from learnsolve.preconditioners.dcdm import DCDMPreconditioner
 from learnsolve.preconditioners.incomplete import ILU, IncompleteCholesky
 from learnsolve.preconditioners.jacobi import JacobiPreconditioner
+from learnsolve.preconditioners.learned_multigrid import LearnedMultigrid
 from learnsolve.preconditioners.multigrid import Multigrid, MultigridCycle
 from learnsolve.preconditioners.ssor import SSORPreconditioner
 
@@ -17,6 +18,7 @@ PRECONDITIONERS: dict[str, type[Preconditioner]] = {
         IncompleteCholesky,
         AlgebraicMultigrid,
         Multigrid,
+        LearnedMultigrid,
         DCDMPreconditioner,
     )
 }
@@ -54,6 +56,7 @@ __all__ = [
     "IncompleteCholesky",
     "Inverse",
     "JacobiPreconditioner",
+    "LearnedMultigrid",
     "Multigrid",
     "MultigridCycle",
     "Preconditioner",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learnsolve.kernels import graph as graph_kernels
 from learnsolve.kernels import grid as grid_kernels
+from learnsolve.kernels import sparse as sparse_kernels
 from learnsolve.kernels.stencil import FaceStencil, Stencil
 
 
@@ -17,7 +18,8 @@ from learnsolve.kernels.stencil import FaceStencil, Stencil
 class GridLevel:
     """A level on a grid: red-black or Chebyshev sweeps, fused with the transfers.
 
-    ``aggregate`` is None where the coarse level is a grid too.
+    ``aggregate`` is None where the coarse level is a grid too. ``relaxation``, of shape
+    ``(sweeps, *x.shape)``, replaces ``omega`` by diagonal in red-black sweeps.
     """
 
     stencil: Stencil
@@ -25,6 +27,7 @@ class GridLevel:
     x: Tensor
     aggregate: Tensor | None
     smoother: str
+    relaxation: Tensor | None = None
 
     def down(self, coarse_b: Tensor, sweeps: int, omega: float, fresh: bool) -> None:
         """Smooth, then restrict the residual."""
@@ -54,6 +57,7 @@ class GridLevel:
             first=first,
             fresh=fresh,
             aggregate=self.aggregate,
+            relaxation=self.relaxation if halves else None,
             **transfer,
         )
 
@@ -68,12 +72,13 @@ class GridLevel:
 
 @dataclass
 class GraphLevel:
-    """A level on a graph: multicolour Gauss-Seidel sweeps."""
+    """A level on a graph: multicolour Gauss-Seidel sweeps; ``relaxation`` as that of a `GridLevel`."""
 
     graph: graph_kernels.Graph
     b: Tensor
     x: Tensor
     aggregate: Tensor | None
+    relaxation: Tensor | None = None
 
     def down(self, coarse_b: Tensor, sweeps: int, omega: float, fresh: bool) -> None:
         """Smooth, then restrict the residual."""
@@ -87,6 +92,7 @@ class GraphLevel:
             fresh=fresh,
             coarse_b=coarse_b,
             aggregate=self.aggregate,
+            relaxation=self.relaxation,
         )
 
     def up(self, coarse_x: Tensor, sweeps: int, omega: float) -> None:
@@ -100,7 +106,15 @@ class GraphLevel:
             reverse=True,
             coarse_x=coarse_x,
             aggregate=self.aggregate,
+            relaxation=self.relaxation,
         )
+
+    def image(self, x: Tensor) -> Tensor:
+        """``A x``."""
+        g = self.graph
+        product = sparse_kernels.spmv(g.indptr, g.indices, g.weights, x)
+        # Only elsewhere do the entries hold the diagonal.
+        return g.diagonal * x - product if x.device.type == "cpu" else product
 
     def solve(self) -> None:
         """A coarsest level too large for factors: many symmetric sweeps."""

@@ -1,0 +1,188 @@
+"""A multigrid whose couplings and relaxation a network predicts from the geometry, once, in the set-up."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from learnsolve.kernels.stencil import Stencil, UnitStencil
+from learnsolve.kernels.threads import threads
+from learnsolve.operators import GridPoisson, Operator
+from learnsolve.preconditioners.base import Preconditioner
+from learnsolve.preconditioners.coupling_network import CouplingNetwork, CouplingOptions
+from learnsolve.preconditioners.multigrid import Multigrid, MultigridCycle
+from learnsolve.preconditioners.multigrid_levels import GraphLevel
+from learnsolve.training.shipped import load_network
+
+if TYPE_CHECKING:
+    from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
+
+KIND = "multigrid"
+SAFE = 1.8
+
+
+@dataclass(frozen=True)
+class LearnedMultigrid(Preconditioner):
+    """A multigrid cycle for a `GridPoisson` that a network has fitted to the domain.
+
+    The network runs once, in the set-up, level by level. From the shape of the aggregates and the couplings
+    between them it predicts a factor for each coupling of the coarse operators, one for each coupling to a
+    boundary value, and over-relaxations for each unknown. The cycle is then that of `Multigrid`, in the same
+    kernels: linear, symmetric and, whatever the weights, positive definite as a V-cycle: factors are positive
+    and over-relaxations lie between 0 and 2. A W-cycle needs more, that no coarse cycle corrects twice too
+    far; the set-up measures it, and takes the V-cycle where it does not hold.
+
+    Parameters
+    ----------
+    network : CouplingNetwork, optional
+        The network; by default the shipped one for as many axes as the matrix has.
+    cycle : {"W", "V"}
+        The cycle.
+    precision : {"single", "double"}
+        Of the cycle, whatever that of the iteration around it.
+    strength, coarsest
+        As in `Multigrid`.
+
+    Raises
+    ------
+    TypeError
+        The matrix is not a `GridPoisson`.
+
+    Warns
+    -----
+    RuntimeWarning
+        The network's weights are not finite; the cycle is then that of `Multigrid`.
+
+    Examples
+    --------
+    >>> import numpy as np, learnsolve
+    >>> A = learnsolve.operators.GridPoisson(np.zeros((32, 32), int), boundary="dirichlet")
+    >>> learnsolve.solve(A, np.ones((32, 32)), method="cg", M="learned-multigrid").success
+    True
+    """
+
+    network: CouplingNetwork | None = field(default=None, repr=False)
+    cycle: Literal["W", "V"] = "W"
+    precision: Literal["single", "double"] = "single"
+    strength: float = 0.1
+    coarsest: int = 256
+
+    name: ClassVar[str] = "learned-multigrid"
+    summary: ClassVar[str] = (
+        "multigrid whose coarse couplings and relaxation a network predicts in the set-up"
+    )
+
+    def __post_init__(self) -> None:
+        if self.network is not None and not isinstance(self.network, CouplingNetwork):
+            raise TypeError(f"network is {type(self.network).__name__}; a CouplingNetwork is accepted")
+        if self.cycle not in ("V", "W"):
+            raise ValueError(f"cycle is {self.cycle!r}; 'V' and 'W' are accepted")
+        self._classical()
+
+    @classmethod
+    def load(cls, weights: str | Path) -> "LearnedMultigrid":
+        """With the network of a shipped name or of a file.
+
+        Raises
+        ------
+        learnsolve.training.WeightsError, FileNotFoundError
+            As `learnsolve.training.shipped.load_network`.
+
+        Examples
+        --------
+        >>> LearnedMultigrid.load("poisson3d").network is not None
+        True
+        """
+        return cls(load(weights))
+
+    def _classical(self) -> Multigrid:
+        """The multigrid that the network corrects; raises what is wrong with the options."""
+        return Multigrid(
+            cycle=self.cycle, precision=self.precision, strength=self.strength, coarsest=self.coarsest
+        )
+
+    def build(self, A: Operator) -> Operator:
+        if not isinstance(A, GridPoisson):
+            raise TypeError(f"learned-multigrid takes a GridPoisson, not {A!r}; use M='smoothed_aggregation'")
+        network = self._network(A)
+        if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+            warnings.warn(
+                "the network's weights hold NaN or infinity; the classical multigrid stands in",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return MultigridCycle(A, self._classical())
+        cycle = self.cycle_on(A)
+        if self.cycle == "W" and not all(_safe(cycle, place) for place in range(1, len(cycle.levels) - 1)):
+            cycle.options = Multigrid(cycle="V", precision=self.precision)
+        return cycle
+
+    def cycle_on(self, A: GridPoisson) -> MultigridCycle:
+        """The cycle as the network makes it, unchecked."""
+        return MultigridCycle(A, self._classical(), _Prediction(self._network(A)))
+
+    def _network(self, A: GridPoisson) -> CouplingNetwork:
+        return self.network if self.network is not None else load(f"poisson{A.cells.ndim}d")
+
+
+def load(weights: str | Path) -> CouplingNetwork:
+    """The network of a name or of a file; see `learnsolve.training.shipped.load_network`."""
+    return load_network(KIND, weights, lambda **options: CouplingOptions(**options).build())
+
+
+def _safe(cycle: MultigridCycle, place: int) -> bool:
+    """Whether the cycle from a level on corrects nothing nearly twice too far, by a few power iterations."""
+    level = cycle.levels[place]
+    assert isinstance(level, GraphLevel)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(level.x.shape, generator=generator, dtype=torch.float32).to(level.x)
+    grown = 0.0
+    for _ in range(3):
+        level.b.copy_(level.image(v))
+        cycle._cycle(place, True, "W")
+        grown = float(level.x.norm() / v.norm().clamp(min=1e-30))
+        v = level.x / level.x.norm().clamp(min=1e-30)
+    return bool(np.isfinite(grown)) and grown < SAFE
+
+
+class _Prediction:
+    """The network's corrections, as the levels are made."""
+
+    def __init__(self, network: CouplingNetwork) -> None:
+        self.bound = np.float32(network.options.bound)
+        self.weights = network.arrays()
+
+    def cells(self, stencil: Stencil, scale: float, dtype: np.dtype) -> np.ndarray:
+        from learnsolve.kernels import coupling_numba
+
+        shape = (stencil.code if isinstance(stencil, UnitStencil) else stencil.diagonal).shape
+        relaxation = np.empty((2, *shape), dtype)
+        count = threads(int(np.prod(shape)))
+        coupling_numba.relax_cells(stencil, self.weights, scale, relaxation, count)
+        return relaxation
+
+    def unknowns(
+        self, graph: "CoarseGraph", block: np.ndarray, kids: int
+    ) -> tuple["CoarseGraph", np.ndarray]:
+        from learnsolve.kernels import coupling_numba
+
+        n = graph.excess.size
+        couplings, excess = np.empty_like(graph.weights), np.empty_like(graph.excess)
+        omega = np.empty((n, 4), np.float32)
+        sides = 2 * int((block > 1).sum())
+        coupling_numba.predict(
+            graph,
+            block.astype(np.float32),
+            np.float32(kids),
+            np.float32(sides),
+            self.bound,
+            self.weights,
+            couplings,
+            excess,
+            omega,
+            threads(8 * n),
+        )
+        return graph._replace(weights=couplings, excess=excess), omega

@@ -1,0 +1,75 @@
+"""Networks that can be built again from one file: shipped ones by name, or any path."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from learnsolve.training.weights import WEIGHTS_FORMAT, WeightsError, load_weights, read_tensors, save_weights
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+LARGEST = 64 * 2**20
+
+
+class Describable(Protocol):
+    """A network that knows what it takes to build it again."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Options, as JSON can hold them."""
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the weights of a kind that come with the package.
+
+    Examples
+    --------
+    >>> all(isinstance(name, str) for name in shipped("dcdm"))
+    True
+    """
+    return sorted(path.stem.removeprefix(f"{kind}-") for path in SHIPPED.glob(f"{kind}-*.safetensors"))
+
+
+def save_network(path: str | Path, kind: str, network: Any, **metadata: Any) -> None:
+    """Write a `Describable` network with what it takes to build it again."""
+    save_weights(path, network, {"kind": kind, "network": network.metadata, **metadata})
+
+
+def load_network(kind: str, weights: str | Path, build: Callable[..., nn.Module]) -> Any:
+    """The network of a shipped name, or of a file that `save_network` wrote, in evaluation mode.
+
+    Parameters
+    ----------
+    kind : str
+        Of network.
+    weights : str or Path
+        A name of `shipped`, or a path that ends in ``.safetensors``.
+    build : callable
+        Makes the network of the options in its metadata, given by name.
+
+    Raises
+    ------
+    WeightsError
+        The file is damaged, or holds weights of another kind.
+    FileNotFoundError
+        There is no such file, nor weights of that name.
+    """
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        path = SHIPPED / f"{kind}-{weights}.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"there are no {kind} weights {str(weights)!r}; there are "
+                f"{', '.join(shipped(kind)) or 'none'}, or give a path that ends in .safetensors"
+            )
+    _, metadata = read_tensors(path, WEIGHTS_FORMAT, LARGEST)
+    options = metadata.get("network")
+    if metadata.get("kind") != kind or not isinstance(options, dict):
+        raise WeightsError(path, f"holds weights of kind {metadata.get('kind')!r}, expected {kind!r}")
+    try:
+        network = build(**options)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(path, f"describes no network of kind {kind}: {error}") from None
+    load_weights(path, network, max_bytes=LARGEST)
+    return network.eval()

@@ -8,16 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import learnsolve
+from learnsolve.loop import System
 from learnsolve.methods import DCDM
+from learnsolve.methods.dcdm_losses import RunningSolves, energy_loss, image, multiscale, residual_loss
 from learnsolve.methods.dcdm_network import NetworkOptions
 from learnsolve.methods.dcdm_training import (
     DCDMTraining,
     Source,
-    energy_loss,
-    image,
     iterations,
-    multiscale,
-    residual_loss,
     train,
 )
 from learnsolve.methods.dcdm_weights import load, save
@@ -186,10 +184,22 @@ def test_the_batched_product_is_the_operators(family, dims):
     assert torch.autograd.gradcheck(lambda v: image(small, v), (y,))
 
 
+def running(A, answers, depth=100):
+    """Solves towards given answers."""
+    solves = RunningSolves(A, len(answers), depth)
+    solves.tensors["e"].copy_(answers)
+    return solves
+
+
+def answers(A, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([multiscale(A, generator) for _ in range(count)])
+
+
 def test_the_losses_are_what_the_method_reaches():
     A = poisson.obstacles((12, 12), seed=0).A
     made = network(ARCHITECTURES[0]).double()
-    x = multiscale(A.to(dtype=torch.float32), 2, torch.Generator().manual_seed(0)).double()
+    x = answers(A, 2)
     factors = []
     for answer in x:
         b = A._apply(answer)
@@ -203,16 +213,15 @@ def test_the_losses_are_what_the_method_reaches():
         with pytest.warns(learnsolve.ConvergenceWarning):
             learnsolve.solve(A, b, method=method, maxiter=5, rtol=1e-12, callback=follow)
         factors.append(np.log(energies[-1] / energies[0]) / 10)
-    loss = energy_loss(made, A, x, steps=5)
-    assert float(loss.detach()) == pytest.approx(np.mean(factors), rel=1e-6)
+    solves = running(A, x)
+    losses = [float(energy_loss(made, solves).detach()) for _ in range(5)]
+    assert np.mean(losses) == pytest.approx(np.mean(factors), rel=1e-6)
 
-    b = torch.stack([A._apply(answer) for answer in x])
-    b = b / b.flatten(1).norm(dim=1)[:, None, None]
-    with pytest.warns(learnsolve.ConvergenceWarning):
-        after = [
-            learnsolve.solve(A, v, method=DCDM(made), maxiter=1, rtol=1e-12).relative_residual for v in b
-        ]
-    assert float(residual_loss(made, A, b).detach()) == pytest.approx(np.mean(np.square(after)), rel=1e-6)
+    after = []
+    for v in x:
+        system = System(A, v, None, made)
+        after.append(method.step(system, method.start(system, torch.zeros_like(v), v.clone())))
+    assert float(residual_loss(made, A, x).detach()) == pytest.approx(np.mean(np.square(after)), rel=1e-6)
 
 
 class Fixed(nn.Module):
@@ -227,17 +236,41 @@ class Fixed(nn.Module):
 
 
 def test_the_loss_stays_finite_where_a_direction_comes_again():
-    A = poisson.obstacles((12, 12), seed=0).A.to(dtype=torch.float32)
+    A = poisson.obstacles((12, 12), seed=0).A
     repeats = Fixed((12, 12))
-    energy_loss(repeats, A, multiscale(A, 2, torch.Generator().manual_seed(0)), steps=4).backward()
+    solves = running(A, answers(A, 2))
+    for _ in range(4):
+        energy_loss(repeats, solves).backward()
     assert torch.isfinite(repeats.direction.grad).all()
 
 
-def test_multiscale_answers():
-    A = poisson.obstacles((20, 16), seed=0).A.to(dtype=torch.float32)
-    first, again, other = (multiscale(A, 3, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+@pytest.mark.parametrize("boundary", ["dirichlet", "solid"])
+def test_right_hand_sides_on_every_scale(boundary):
+    A = poisson.box((20, 16), boundary).A
+    first, again, other = (multiscale(A, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.shape == (3, 20, 16) and not first[:, ~A.active].any()
+    assert float(first.norm()) == pytest.approx(1)
+    torch.testing.assert_close(A.project(first), first)
+    among = poisson.obstacles((20, 16), seed=0).A
+    assert not multiscale(among, torch.Generator().manual_seed(0))[~among.active].any()
+
+
+def test_solves_that_have_ended_begin_anew():
+    A = poisson.obstacles((12, 12), seed=0).A
+    made = network(ARCHITECTURES[0], 0.1)
+    solves = RunningSolves(A, 5, depth=3)
+    ages = []
+    for number in range(7):
+        solves.refill(torch.Generator().manual_seed(number))
+        ages.append(solves.tensors["step"].tolist())
+        assert (solves.tensors["e"].flatten(1).norm(dim=1) > 0).all()
+        assert torch.isfinite(energy_loss(made, solves))
+    assert ages[:2] == [[0, 1, 2, 0, 1], [1, 2, 0, 1, 2]]
+    # An answer that is reached, or lost in NaN, is given up.
+    solves.tensors["e"][0], solves.tensors["e"][1] = 0, torch.nan
+    solves.refill(torch.Generator().manual_seed(0))
+    assert (solves.tensors["e"].flatten(1).norm(dim=1) > 0).all()
+    assert solves.tensors["Ap"].isfinite().all()
 
 
 def room(shape):
@@ -250,7 +283,7 @@ def test_training_on_an_empty_room_helps_among_obstacles(tmp_path):
     config = DCDMTraining(
         NetworkOptions(dims=2, channels=8),
         FitOptions(steps=120, learning_rate=4e-3, warmup=10, checkpoint_every=50),
-        unroll=8,
+        depth=8,
         cells=4096,
     )
     held_out = [
@@ -275,7 +308,7 @@ def test_training_needs_something_to_train_on():
     with pytest.raises(ValueError, match="'energy' and 'residual'"):
         DCDMTraining(loss="mean")
     with pytest.raises(ValueError, match="must be positive"):
-        DCDMTraining(unroll=0)
+        DCDMTraining(depth=0)
 
 
 def test_files_of_weights(tmp_path):

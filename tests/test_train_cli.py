@@ -23,7 +23,7 @@ from learnsolve.training.toml import toml_text
 TINY = {
     "network": {"dims": 2, "channels": 4},
     "fit": {"steps": 4, "learning_rate": 2e-3, "warmup": 1, "validate_every": 2},
-    "dcdm": {"unroll": 3, "cells": 512},
+    "dcdm": {"depth": 3, "cells": 512},
     "data": {"shapes": [[16, 16]]},
     "held_out": {"shapes": [[16, 16]], "families": ["obstacles"], "rhs": ["noise"]},
 }
@@ -174,7 +174,7 @@ def test_domains(domain, singular):
         ({"network": {"dims": 3}}, "set dims = 2 in [network]"),
         ({"network": {"architecture": "deep"}}, "must be one of 'recursive', 'paper', not 'deep'"),
         ({"dcdm": {"network": 1}}, "[dcdm] has no key 'network'"),
-        ({"dcdm": {"unroll": 0}}, "[dcdm] unroll is 0"),
+        ({"dcdm": {"depth": 0}}, "[dcdm] depth is 0"),
         ({"data": {"domain": "sphere"}}, "[data] domain must be one of 'room'"),
         ({"data": {"shapes": []}}, "[data] shapes is empty"),
         ({"data": {"shapes": [16, 16]}}, "[data] shapes, item 1: must be a list, not 16"),

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, log2, prod
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from learnsolve.kernels.vector import norm
 from learnsolve.loop import Limits, System, iterate
 from learnsolve.methods.dcdm import DCDM
+from learnsolve.methods.dcdm_losses import RunningSolves, energy_loss, residual_loss
 from learnsolve.methods.dcdm_network import DirectionNetwork, NetworkOptions
 from learnsolve.methods.dcdm_weights import save
 from learnsolve.operators import GridPoisson
@@ -57,11 +57,11 @@ class DCDMTraining:
         Steps, learning rate and the like.
     loss : {"energy", "residual"}
         ``"residual"`` is the paper's: :math:`\|b - \alpha A y\|^2` after one line search, on vectors of the
-        matrix's spectrum. ``"energy"`` lets the network solve systems of known, multiscale answers and
-        takes the mean of :math:`\log \|e_{k+1}\|_A / \|e_k\|_A` over the first ``unroll`` steps of `DCDM`,
-        so that it sees the residuals that it leaves itself.
-    unroll : int
-        Steps of DCDM in a training step of ``loss="energy"``.
+        matrix's spectrum. ``"energy"`` lets the network solve systems of known answers, a batch of which
+        goes on by a step of `DCDM` in each training step, and takes the mean of
+        :math:`\log \|e_{k+1}\|_A / \|e_k\|_A`, so that it sees the residuals that it leaves itself.
+    depth : int
+        With ``loss="energy"`` a solve makes so many steps before a new one takes its place.
     cells : int
         The batch of a training step has about so many grid cells.
     """
@@ -69,124 +69,14 @@ class DCDMTraining:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     fit: FitOptions = field(default_factory=lambda: FitOptions(steps=1000, learning_rate=2e-3))
     loss: Literal["energy", "residual"] = "energy"
-    unroll: int = 12
+    depth: int = 16
     cells: int = 1 << 15
 
     def __post_init__(self) -> None:
         if self.loss not in ("energy", "residual"):
             raise ValueError(f"loss is {self.loss!r}; 'energy' and 'residual' are accepted")
-        if self.unroll < 1 or self.cells < 1:
-            raise ValueError(f"unroll is {self.unroll} and cells {self.cells}; both must be positive")
-
-
-def image(A: GridPoisson, y: Tensor) -> Tensor:
-    """``A y`` for a batch of vectors on the grid, differentiable in ``y``."""
-    dims = len(A.domain_shape)
-    total = A.diagonal() * y
-    for axis in range(dims):
-        place, count = y.ndim - dims + axis, A.domain_shape[axis] - 1
-        if count == 0:
-            continue
-        weights = A.faces(axis).narrow(axis, 1, count)
-        before, after = y.narrow(place, 0, count), y.narrow(place, 1, count)
-        zero = torch.zeros_like(y.narrow(place, 0, 1))
-        total = total - torch.cat([weights * after, zero], place) - torch.cat([zero, weights * before], place)
-    return total
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products over all axes but the first, which are kept."""
-    return (x * y).sum(tuple(range(1, x.ndim)), keepdim=True)
-
-
-def _direction(network: nn.Module, A: GridPoisson, r: Tensor) -> Tensor:
-    y = network(r[:, None])[:, 0]
-    return torch.where(A.active, y, torch.zeros((), dtype=y.dtype, device=y.device))
-
-
-def residual_loss(network: nn.Module, A: GridPoisson, b: Tensor) -> Tensor:
-    r"""The mean over the batch of what one exact line search along the network's direction leaves.
-
-    .. math:: \frac1B \sum_i \| b_i - \alpha_i A y_i \|^2, \qquad y_i = f_\theta(b_i), \qquad
-              \alpha_i = \frac{y_i^T b_i}{y_i^T A y_i}
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        From ``(B, 1, *shape)`` to the same.
-    A : GridPoisson
-        Real, in the network's dtype.
-    b : Tensor of shape ``(B, *shape)``
-        Of unit norm, zero off the fluid.
-
-    References
-    ----------
-    Kaneda et al., ICML 2023, equation 6.
-    """
-    y = _direction(network, A, b)
-    Ay = image(A, y)
-    rest = b - _dot(y, b) / _dot(y, Ay) * Ay
-    return _dot(rest, rest).mean()
-
-
-def energy_loss(network: nn.Module, A: GridPoisson, x: Tensor, steps: int, memory: int = 2) -> Tensor:
-    r"""The mean of :math:`\log \|e_{k+1}\|_A / \|e_k\|_A` over the first steps of DCDM towards known answers.
-
-    Gradients pass through each step's direction, not from step to step.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        From ``(B, 1, *shape)`` to the same.
-    A : GridPoisson
-        Real, in the network's dtype.
-    x : Tensor of shape ``(B, *shape)``
-        The answers, zero off the fluid.
-    steps, memory : int
-        Steps of DCDM, and against how many previous directions each is conjugated.
-    """
-    r, e = image(A, x), x
-    previous: list[tuple[Tensor, Tensor, Tensor]] = []
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
-    for _ in range(steps):
-        size = _dot(r, r).sqrt().clamp(min=1e-30)
-        r, e = r / size, e / size
-        p = _direction(network, A, r)
-        p = p / _dot(p, p).detach().sqrt().clamp(min=1e-30)
-        Ap = image(A, p)
-        for q, Aq, qAq in previous:
-            beta = _dot(q, Ap) / qAq
-            p, Ap = p - beta * q, Ap - beta * Aq
-        # A proposal within the previous directions leaves nothing but rounding, which is not divided by.
-        pAp, along = _dot(p, Ap).clamp(min=1e-12), _dot(p, r)
-        left = 1 - along.square() / (pAp * _dot(e, r)).clamp(min=1e-12)
-        # What is left may round to nothing in single precision.
-        total = total + left.clamp(min=1e-6).log().mean() / (2 * steps)
-        alpha = (along / pAp).detach()
-        p, Ap, pAp = p.detach(), Ap.detach(), pAp.detach()
-        r, e = r - alpha * Ap, e - alpha * p
-        previous = [(p, Ap, pAp), *previous][:memory]
-    return total
-
-
-def multiscale(A: GridPoisson, count: int, generator: torch.Generator) -> Tensor:
-    """Random answers ``(count, *shape)`` with something on every scale, in single precision.
-
-    Octave by octave, smoothly interpolated noise is scaled so that its image under ``A`` has a norm that is
-    random between 0.01 and 1.
-    """
-    shape = A.domain_shape
-    mode = "trilinear" if len(shape) == 3 else "bilinear"
-    total = torch.zeros((count, *shape), device=A.device)
-    for octave in range(ceil(log2(max(shape))) + 1):
-        coarse = [max(1, ceil(n / 2**octave)) for n in shape]
-        noise = torch.randn((count, 1, *coarse), generator=generator).to(A.device)
-        x = functional.interpolate(noise, size=shape, mode=mode)[:, 0] if octave else noise[:, 0]
-        x = torch.where(A.active, x, torch.zeros((), device=A.device))
-        Ax = image(A, x)
-        weight = 10 ** (-2 * torch.rand((count, *[1] * len(shape)), generator=generator))
-        total = total + weight.to(A.device) * x / _dot(Ax, Ax).sqrt().clamp(min=1e-20)
-    return total
+        if self.depth < 1 or self.cells < 1:
+            raise ValueError(f"depth is {self.depth} and cells {self.cells}; both must be positive")
 
 
 def iterations(network: nn.Module, A: GridPoisson, b: Tensor, rtol: float, maxiter: int) -> int:
@@ -203,6 +93,7 @@ def train(
     sources: Sequence[Source],
     held_out: Sequence[tuple[GridPoisson, Tensor]] = (),
     *,
+    device: torch.device | str = "cpu",
     folder: Path | None = None,
     rtol: float = 1e-4,
     maxiter: int = 200,
@@ -219,6 +110,8 @@ def train(
         Matrices; every step takes one, in turn.
     held_out : sequence of (GridPoisson, Tensor)
         Systems on whose iterations the network is judged.
+    device : torch.device or str
+        Where to train; the held-out systems must be there.
     folder : Path, optional
         Where the run keeps its checkpoint, metrics and, when it has finished, ``network.safetensors``.
     rtol, maxiter : float, int
@@ -243,26 +136,29 @@ def train(
         raise ValueError("loss='residual' takes sources with vectors and indices")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
-        network = config.network.build()
-    matrices = [cast(GridPoisson, source.A.to(dtype=torch.float32)) for source in sources]
+        network = config.network.build().to(device)
+    kind = torch.float64 if config.loss == "energy" else torch.float32
+    matrices = [cast(GridPoisson, source.A.to(dtype=kind, device=device)) for source in sources]
+    counts = [max(1, config.cells // prod(A.domain_shape)) for A in matrices]
+    running = []
+    if config.loss == "energy":
+        running = [RunningSolves(A, n, config.depth) for A, n in zip(matrices, counts, strict=True)]
 
-    def batches(step: int, generator: torch.Generator) -> tuple[GridPoisson, Tensor]:
-        source, A = sources[step % len(sources)], matrices[step % len(sources)]
-        count = max(1, config.cells // prod(A.domain_shape))
-        if config.loss == "energy":
-            return A, multiscale(A, count, generator)
-        assert source.vectors is not None
-        which = torch.as_tensor(source.indices)
-        chosen = which[torch.randint(len(which), (count,), generator=generator)]
-        return A, source.vectors.batch(chosen.numpy())
+    def batches(step: int, generator: torch.Generator) -> Any:
+        number = step % len(sources)
+        if running:
+            running[number].refill(generator)
+            return running[number]
+        vectors, which = sources[number].vectors, torch.as_tensor(sources[number].indices)
+        assert vectors is not None
+        chosen = which[torch.randint(len(which), (counts[number],), generator=generator)]
+        return matrices[number], vectors.batch(chosen.numpy())
 
-    def loss(network: nn.Module, batch: tuple[GridPoisson, Tensor]) -> Tensor:
+    def loss(network: nn.Module, batch: Any) -> Tensor:
+        if running:
+            return energy_loss(network, batch)
         A, vectors = batch
-        device = next(network.parameters()).device
-        A, vectors = cast(GridPoisson, A.to(device=device)), vectors.to(device)
-        if config.loss == "energy":
-            return energy_loss(network, A, vectors, config.unroll)
-        return residual_loss(network, A, vectors)
+        return residual_loss(network, A, vectors.to(A.device))
 
     def validate(network: nn.Module) -> dict[str, float]:
         counts = [iterations(network, A, b, rtol, maxiter) for A, b in held_out]
@@ -277,6 +173,7 @@ def train(
         validate=validate if held_out else None,
         callback=callback,
         config=record,
+        carried={f"{i}.{name}": t for i, solves in enumerate(running) for name, t in solves.tensors.items()},
     )
     network.eval()
     if folder is not None and result.finished:

@@ -105,6 +105,7 @@ def fit(
     validate: Validate | None = None,
     callback: Callable[[FitProgress], Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Train a network in place; what comes out depends on its initial weights, the options and the seed.
 
@@ -138,6 +139,9 @@ def fit(
         Called with a `FitProgress` after each step.
     config : mapping, optional
         What else describes the run, for config.toml: strings, numbers, lists, mappings of these.
+    carried : mapping of Tensor, optional
+        What ``loss`` or ``batches`` change in place from step to step, and a run that goes on needs back;
+        of several processes, all get that of rank 0.
 
     Raises
     ------
@@ -167,7 +171,7 @@ def fit(
     >>> result.finished, result.loss < 1e-3
     (True, True)
     """
-    run = _Run(network, loss, batches, options, validate, callback)
+    run = _Run(network, loss, batches, options, validate, callback, carried)
     if folder is not None and run.open(folder, config or {}):
         return run.result("finished")
     with _mode(network, training=True):
@@ -187,11 +191,12 @@ class _Run:
         options: FitOptions,
         validate: Validate | None,
         callback: Callable[[FitProgress], Any] | None,
+        carried: Mapping[str, Tensor] | None,
     ) -> None:
         self.began = time.perf_counter()
         self.network, self.loss, self.batches = network, loss, batches
         self.options, self.validate, self.callback = options, validate, callback
-        self.state = State(network, options)
+        self.state = State(network, options, carried)
         self.device = next(iter(self.state.trained.values())).device
         if options.precision == "bfloat16" and self.device.type != "cuda":
             raise ValueError(

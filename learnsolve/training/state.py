@@ -23,6 +23,8 @@ class State:
         Trained in place.
     options : FitOptions
         Which optimizer, and whether there is an average.
+    carried : mapping of Tensor
+        What else a checkpoint keeps.
 
     Raises
     ------
@@ -30,8 +32,11 @@ class State:
         No parameter of the network requires a gradient.
     """
 
-    def __init__(self, network: torch.nn.Module, options: FitOptions) -> None:
+    def __init__(
+        self, network: torch.nn.Module, options: FitOptions, carried: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.network = network
+        self.carried = carried or {}
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         if not self.trained:
             raise ValueError("the network has no parameter that requires a gradient: nothing to train")
@@ -78,9 +83,10 @@ class State:
                     self.trained[name].copy_(weights)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, named ``network.*``, ``average.*`` and ``optimizer.<index>.*``."""
+        """All tensors, named ``network.*``, ``average.*``, ``carried.*`` and ``optimizer.<index>.*``."""
         tensors = {f"network.{name}": t for name, t in self.network.state_dict().items()}
         tensors |= {f"average.{name}": t for name, t in self.average.items()}
+        tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{n}": t for n, t in moments.items() if isinstance(t, Tensor)}
         return tensors

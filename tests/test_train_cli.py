@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import learnsolve
 from learnsolve.cli import app
 from learnsolve.cli.train_config import DataOptions, TrainingConfig, shipped
-from learnsolve.cli.train_data import matrix, samples_file
+from learnsolve.cli.train_data import domains, matrix, samples_file, sources
 from learnsolve.methods import DCDM
 from learnsolve.problems import poisson
 from learnsolve.training.tables import from_table
@@ -148,14 +149,87 @@ def test_the_papers_loss_makes_its_vectors_once(tmp_path):
 def test_vectors_of_other_settings_get_a_file_of_their_own(tmp_path):
     A = matrix("closed", (4, 4))
     paths = {
-        samples_file(tmp_path, DataOptions(((4, 4),), vectors=4, samples=2, seed=seed), A, (4, 4))
+        samples_file(tmp_path, DataOptions(((4, 4),), vectors=4, samples=2, seed=seed), "closed", A)
         for seed in (0, 1)
     }
     assert len(paths) == 2
 
 
+def test_each_domain_on_each_shape_with_each_seed(tmp_path):
+    cells = np.zeros((9, 7), np.int64)
+    cells[3, 2:5], cells[-1] = 1, 2
+    np.save(tmp_path / "mine.npy", cells)
+    tables = TINY | {
+        "data": {
+            "shapes": [[16, 16], [8, 12]],
+            "domains": ["room", "mine.npy", "maze"],
+            "seeds": [4, 5],
+        }
+    }
+    data = TrainingConfig.from_tables(tables, tmp_path).data
+    names, matrices = zip(*domains(data), strict=True)
+    assert names[:-1] == ("room", "maze4", "maze5") * 2 and names[-1].startswith("mine-")
+    assert [A.domain_shape for A in matrices] == [(16, 16)] * 3 + [(8, 12)] * 3 + [(9, 7)]
+    np.testing.assert_array_equal(matrices[-1].cells, cells)
+    np.testing.assert_array_equal(matrices[2].cells, poisson.maze((16, 16), 5).A.cells)
+    assert [source.A.unknowns for source in sources(data, torch.device("cpu"), None)] == [
+        A.unknowns for A in matrices
+    ]
+
+
+def test_a_domain_of_ones_own(tmp_path):
+    cells = np.zeros((16, 12), np.uint8)
+    cells[5:8, 3:6], cells[-2:] = 1, 2
+    (tmp_path / "cells").mkdir()
+    np.save(tmp_path / "cells" / "mine.npy", cells)
+    config = written(
+        tmp_path / "a.toml",
+        data={"shapes": [], "domains": ["cells/mine.npy"]},
+        held_out={"shapes": [[16, 16]]},
+    )
+    outcome = train(config, tmp_path / "run")
+    assert outcome.exit_code == 0, outcome.output
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "on the grids of the files, domains mine.npy;" in report
+    cells[0, 0] = 1
+    np.save(tmp_path / "cells" / "mine.npy", cells)
+    outcome = train(config, tmp_path / "run")
+    assert outcome.exit_code == 2
+    assert "holds a run with other options: config.cells" in outcome.stderr
+
+
+def test_a_file_of_cells_alone_gives_the_shape_that_is_judged(tmp_path):
+    np.save(tmp_path / "mine.npy", np.zeros((6, 5), np.int8))
+    tables = {name: table for name, table in TINY.items() if name != "held_out"}
+    tables["data"] = {"domains": ["mine.npy"]}
+    assert TrainingConfig.from_tables(tables, tmp_path).held_out.shapes == ((6, 5),)
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        (np.zeros((8, 8)), "holds float64; cells are integers"),
+        (np.full((8, 8), 3), "holds 3; 0 (fluid), 1 (solid) and 2 (air) are accepted"),
+        (np.full((8, 8), -1), "holds -1; 0 (fluid)"),
+        (np.ones((8, 8), int), "holds no fluid cell"),
+        (np.zeros((8, 3), int), "holds an array of shape (8, 3)"),
+        (np.zeros(8, int), "holds an array of shape (8,)"),
+        (np.zeros((8, 8, 8), int), "has 3 axes, but the network is for 2"),
+        (None, "is no .npy file of integers"),
+    ],
+)
+def test_a_file_of_cells_that_is_none(tmp_path, cells, what):
+    if cells is None:
+        (tmp_path / "mine.npy").write_text("no array", encoding="utf-8")
+    else:
+        np.save(tmp_path / "mine.npy", cells)
+    config = written(tmp_path / "a.toml", data={"domains": ["mine.npy"]})
+    refused(train(config, tmp_path / "run"), what)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("domain", "singular"), [("room", False), ("dirichlet", False), ("closed", True)])
-def test_domains(domain, singular):
+def test_empty_domains(domain, singular):
     A = matrix(domain, (6, 5))
     assert A.singular == singular
     assert A.unknowns == (20 if domain == "room" else 30)
@@ -175,7 +249,15 @@ def test_domains(domain, singular):
         ({"network": {"architecture": "deep"}}, "must be one of 'recursive', 'paper', not 'deep'"),
         ({"dcdm": {"network": 1}}, "[dcdm] has no key 'network'"),
         ({"dcdm": {"depth": 0}}, "[dcdm] depth is 0"),
-        ({"data": {"domain": "sphere"}}, "[data] domain must be one of 'room'"),
+        ({"data": {"domain": "room"}}, "[data] has no key 'domain'; its keys are shapes, domains"),
+        ({"data": {"domains": ["sphere"]}}, "[data] domains holds 'sphere'; 'room', 'dirichlet'"),
+        ({"data": {"domains": []}}, "[data] domains is empty"),
+        ({"data": {"seeds": [-1]}}, "[data] seeds are (-1,)"),
+        (
+            {"data": {"domains": ["obstacles"], "seeds": [5, 1001]}},
+            "seed 1001 of obstacles is in [data] seeds",
+        ),
+        ({"data": {"domains": ["mine.npy"]}}, "there is no file"),
         ({"data": {"shapes": []}}, "[data] shapes is empty"),
         ({"data": {"shapes": [16, 16]}}, "[data] shapes, item 1: must be a list, not 16"),
         ({"data": {"shapes": [[16, 2]]}}, "[data] shapes holds [16, 2]"),

@@ -178,7 +178,7 @@ class _Run:
             self.report(network, result, systems, anew=worked)
         return False
 
-    def samples(self, A: Any, shape: tuple[int, ...]) -> Path:
+    def samples(self, name: str, A: Any) -> Path:
         """The file of right-hand sides of a matrix, which one process writes."""
         import torch.distributed as dist
 
@@ -188,12 +188,12 @@ class _Run:
         if joined and self.rank != 0:
             dist.barrier()
         with self.bar() as progress:
-            task = progress.add_task(f"vectors of {'x'.join(map(str, shape))}", total=None)
+            task = progress.add_task(f"vectors of {name} {'x'.join(map(str, A.domain_shape))}", total=None)
             path = samples_file(
                 self.out / "data",
                 self.config.data,
+                name,
                 A,
-                shape,
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
             progress.update(task, visible=False)
@@ -205,14 +205,12 @@ class _Run:
         """The network, how the run ended, whether a step was made, and whether a signal came."""
         from dataclasses import replace
 
-        from learnsolve.cli.train_data import placed
         from learnsolve.methods.dcdm_training import train
 
         held_out, training = self.config.held_out, self.config.training
         if training.fit.timeout is not None:
             left = max(training.fit.timeout - (time.perf_counter() - self.began), 1e-3)
             training = replace(training, fit=replace(training.fit, timeout=left))
-        training = replace(training, network=placed(training.network, self.device))
         worked = False
         with self.bar("figures") as progress, _signals() as asked:
             task = progress.add_task("training", total=training.fit.steps, figures="")
@@ -227,6 +225,7 @@ class _Run:
                 training,
                 given,
                 [(system.A, system.b) for system in systems],
+                device=self.device,
                 folder=self.out,
                 rtol=held_out.rtol,
                 maxiter=held_out.maxiter,

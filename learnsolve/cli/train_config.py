@@ -5,39 +5,44 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from learnsolve.cli.train_cells import SMALLEST, digest, read_cells
 from learnsolve.methods.dcdm_network import NetworkOptions
 from learnsolve.methods.dcdm_training import DCDMTraining
 from learnsolve.training import FitOptions
 from learnsolve.training.tables import from_table
 
 SHIPPED = Path(__file__).parents[1] / "weights"
-SMALLEST = 4
 
 Shapes = tuple[tuple[int, ...], ...]
-Domain = Literal["room", "dirichlet", "closed"]
 Family = Literal["obstacles", "free_surface", "maze"]
+DOMAINS = ("room", "dirichlet", "closed", *get_args(Family))
 Rhs = Literal["noise", "ones", "bump"]
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What a network is trained on.
+    """What a network is trained on: every training step takes one of the domains, in turn.
 
     Parameters
     ----------
     shapes : tuple of tuples of int
-        Grids; every training step takes one of them, in turn.
-    domain : {"room", "dirichlet", "closed"}
-        Closed walls under an open top (the last two layers of axis 0 are air), a box of zero values
-        all around, or a box of closed walls.
+        Grids on which each named domain is made.
+    domains : tuple of str
+        ``"room"`` (closed walls under an open top: the last two layers of axis 0 are air), ``"dirichlet"``
+        (a box of zero values all around), ``"closed"`` (a box of closed walls); a function of
+        `learnsolve.problems.poisson` (``"obstacles"``, ``"free_surface"``, ``"maze"``); or a path that
+        ends in ``.npy``, to an integer array of cells: 0 fluid, 1 solid, 2 air.
+    seeds : tuple of int
+        Of `learnsolve.problems.poisson`: each of its domains is made once with each.
     vectors, samples, low, weight, seed
         Of `learnsolve.datasets.ritz.write_ritz`; ``loss="residual"`` alone makes and reads such files.
     """
 
-    shapes: Shapes
-    domain: Domain = "room"
+    shapes: Shapes = ()
+    domains: tuple[str, ...] = ("room",)
+    seeds: tuple[int, ...] = (0,)
     vectors: int = 1000
     samples: int = 2000
     low: float = 0.55
@@ -45,7 +50,20 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_shapes(self.shapes)
+        for name in ("domains", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; at least one is needed")
+        named = [domain for domain in self.domains if not domain.endswith(".npy")]
+        for domain in named:
+            if domain not in DOMAINS:
+                raise ValueError(
+                    f"domains holds {domain!r}; {', '.join(map(repr, DOMAINS))} and paths that end in .npy "
+                    "are accepted"
+                )
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds are {self.seeds}; none may be negative")
+        if named or self.shapes:
+            _check_shapes(self.shapes)
         for name in ("vectors", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; a positive number is accepted")
@@ -55,6 +73,11 @@ class DataOptions:
             raise ValueError(f"weight is {self.weight}; a positive number is accepted")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The domains that are files."""
+        return tuple(domain for domain in self.domains if domain.endswith(".npy"))
 
 
 @dataclass(frozen=True)
@@ -123,13 +146,16 @@ class TrainingConfig:
     Raises
     ------
     ValueError
-        A shape has not as many axes as the network.
+        A shape or a file of cells has not as many axes as the network; a file is no file of cells; or a
+        family is trained and judged on the same seed.
+    FileNotFoundError
+        There is no such file of cells.
 
     Examples
     --------
     >>> config = TrainingConfig.read("poisson2d")
     >>> config.training.fit.steps, config.data.shapes[0]
-    (1500, (32, 32))
+    (8000, (32, 32))
     """
 
     training: DCDMTraining
@@ -145,6 +171,17 @@ class TrainingConfig:
                         f"[{name}] shapes holds {list(shape)}, but the network is for {dims} axes: "
                         f"set dims = {len(shape)} in [network] or change the shape"
                     )
+        for file in self.data.files:
+            axes = read_cells(file).ndim
+            if axes != dims:
+                raise ValueError(f"{file} has {axes} axes, but the network is for {dims}")
+        both = sorted(set(self.data.seeds) & set(self.held_out.seeds))
+        seen = [family for family in self.held_out.families if family in self.data.domains]
+        if both and seen:
+            raise ValueError(
+                f"seed {both[0]} of {seen[0]} is in [data] seeds and in [held_out] seeds: "
+                "a network is judged on domains that it has not seen"
+            )
 
     @classmethod
     def read(cls, config: str | Path) -> "TrainingConfig":
@@ -172,15 +209,19 @@ class TrainingConfig:
                     "or give a path that ends in .toml"
                 )
         try:
-            return cls.from_tables(tomllib.loads(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {path}") from None
+        try:
+            return cls.from_tables(tomllib.loads(text), path.parent)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path}: {error}") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, Any]) -> "TrainingConfig":
-        """A config of tables as `tomllib` reads them.
+    def from_tables(cls, tables: Mapping[str, Any], folder: Path = Path()) -> "TrainingConfig":
+        """A config of tables as `tomllib` reads them; files of cells are looked for from a folder on.
 
         Raises
         ------
@@ -197,9 +238,12 @@ class TrainingConfig:
         network = from_table(NetworkOptions, tables.get("network", {}), "network")
         fit = from_table(FitOptions, tables["fit"], "fit")
         data = from_table(DataOptions, tables["data"], "data")
+        places = {file: str((folder / file).resolve()) for file in data.files}
+        data = replace(data, domains=tuple(places.get(domain, domain) for domain in data.domains))
         judged = tables.get("held_out", {})
         if isinstance(judged, Mapping):
-            judged = {"shapes": data.shapes[-1:], **judged}
+            shapes = data.shapes or [read_cells(file).shape for file in data.files]
+            judged = {"shapes": shapes[-1:], **judged}
         return cls(
             from_table(DCDMTraining, tables.get("dcdm", {}), "dcdm", network=network, fit=fit),
             data,
@@ -232,12 +276,16 @@ class TrainingConfig:
             for field in fields(self.training)
             if field.name not in ("network", "fit")
         }
-        return {
+        tables = {
             "network": asdict(self.training.network),
             "dcdm": rest,
             "data": asdict(self.data),
             "held_out": asdict(self.held_out),
         }
+        if self.data.files:
+            # A file may change while its name stays.
+            tables["cells"] = {file: digest(read_cells(file)) for file in self.data.files}
+        return tables
 
 
 def shipped() -> list[str]:

@@ -1,7 +1,7 @@
 """What a training config describes: matrices, files of right-hand sides, and held-out systems."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learnsolve.cli.train_cells import digest, read_cells
 from learnsolve.cli.train_config import DataOptions, HeldOutOptions
 from learnsolve.datasets.ritz import write_ritz
 from learnsolve.datasets.samples import Samples
-from learnsolve.methods.dcdm_network import DirectionNetwork, NetworkOptions
 from learnsolve.methods.dcdm_training import Source
 from learnsolve.operators import GridPoisson
 from learnsolve.operators.grid_stencil import AIR
@@ -36,22 +36,37 @@ class HeldOut:
 
 
 def matrix(domain: str, shape: tuple[int, ...], device: torch.device | None = None) -> GridPoisson:
-    """The matrix of a domain of `DataOptions`."""
+    """The matrix of an empty domain of `DataOptions`."""
     cells = np.zeros(shape, np.int8)
     if domain == "room":
         cells[-2:] = AIR
     return GridPoisson(cells, boundary="dirichlet" if domain == "dirichlet" else "solid", device=device)
 
 
-def sources(data: DataOptions, device: torch.device, samples: Callable[..., Path] | None) -> list[Source]:
-    """Matrices, and their right-hand sides if ``samples(A, shape)`` gives files of them."""
-    found = []
+def domains(data: DataOptions, device: torch.device | None = None) -> Iterator[tuple[str, GridPoisson]]:
+    """Name and matrix of each domain that a network is trained on."""
     for shape in data.shapes:
-        A = matrix(data.domain, shape, device)
+        for domain in data.domains:
+            if domain in FAMILIES:
+                for seed in data.seeds:
+                    A = FAMILIES[domain](shape, seed).A.to(device=device)
+                    assert isinstance(A, GridPoisson)
+                    yield f"{domain}{seed}", A
+            elif domain not in data.files:
+                yield domain, matrix(domain, shape, device)
+    for file in data.files:
+        cells = read_cells(file)
+        yield f"{Path(file).stem}-{digest(cells)}", GridPoisson(cells, device=device)
+
+
+def sources(data: DataOptions, device: torch.device, samples: Callable[..., Path] | None) -> list[Source]:
+    """Matrices, and their right-hand sides if ``samples(name, A)`` gives files of them."""
+    found = []
+    for name, A in domains(data, device):
         if samples is None:
             found.append(Source(A))
         else:
-            vectors = Samples(samples(A, shape))
+            vectors = Samples(samples(name, A))
             found.append(Source(A, vectors, range(len(vectors))))
     return found
 
@@ -59,11 +74,11 @@ def sources(data: DataOptions, device: torch.device, samples: Callable[..., Path
 def samples_file(
     folder: Path,
     data: DataOptions,
+    name: str,
     A: GridPoisson,
-    shape: tuple[int, ...],
     progress: Callable[[int, int], Any] | None = None,
 ) -> Path:
-    """The file of right-hand sides of a matrix; written unless one of the same settings is there."""
+    """The file of right-hand sides of a domain; written unless one of the same settings is there."""
     settings: dict[str, Any] = {
         "vectors": data.vectors,
         "samples": data.samples,
@@ -72,7 +87,8 @@ def samples_file(
         "seed": data.seed,
     }
     # The name says all that the samples depend on, and a file is there only when it is whole.
-    parts = [data.domain, "x".join(map(str, shape)), *(f"{name}{value}" for name, value in settings.items())]
+    size = "x".join(map(str, A.domain_shape))
+    parts = [name, size, *(f"{key}{value}" for key, value in settings.items())]
     path = folder / f"{'-'.join(parts)}.h5"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,13 +106,3 @@ def held_out_systems(options: HeldOutOptions, device: torch.device) -> Iterator[
                     A = problem.A.to(device=device)
                     assert isinstance(A, GridPoisson)
                     yield HeldOut(family, shape, A, torch.from_numpy(problem.b).to(device))
-
-
-def placed(options: NetworkOptions, device: torch.device) -> NetworkOptions:
-    """Options whose network is built on a device: the same weights as on the CPU."""
-
-    class Placed(NetworkOptions):
-        def build(self) -> DirectionNetwork:
-            return options.build().to(device)
-
-    return options if device.type == "cpu" else Placed(**asdict(options))

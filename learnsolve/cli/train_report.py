@@ -11,7 +11,7 @@ from torch import nn
 
 import learnsolve
 from learnsolve.cli.train_config import TrainingConfig
-from learnsolve.cli.train_data import HeldOut
+from learnsolve.cli.train_data import FAMILIES, HeldOut
 from learnsolve.files import replacing
 from learnsolve.methods import DCDM
 from learnsolve.training import FitResult
@@ -76,14 +76,18 @@ def markdown(config: TrainingConfig, result: FitResult, groups: Groups, weights:
     """The text of the report."""
     training, held_out = config.training, config.held_out
     network = training.network
-    grids = ", ".join(_size(shape) for shape in config.data.shapes)
+    data = config.data
+    seeds = f"{'seed' if len(data.seeds) == 1 else 'seeds'} {', '.join(map(str, data.seeds))}"
+    where = [f"{name} ({seeds})" if name in FAMILIES else Path(name).name for name in data.domains]
+    grids = ", ".join(_size(shape) for shape in data.shapes) or "the grids of the files"
     each = len(held_out.rhs) * len(held_out.seeds)
     lines = [
         "# A trained direction network",
         "",
         f"* Network: {network.architecture}, {network.channels} channels, {network.dims} axes.",
-        f"* Trained: loss `{training.loss}` on {grids}, domain `{config.data.domain}`; {result.step} steps "
-        f"in {result.seconds:.0f} s, last loss {result.loss:.4g}, {result.skipped} steps skipped.",
+        f"* Trained: loss `{training.loss}` on {grids}, domains {', '.join(where)}; "
+        f"{result.step} steps in {result.seconds:.0f} s, last loss {result.loss:.4g}, "
+        f"{result.skipped} steps skipped.",
         f"* Held out: {each} {'system' if each == 1 else 'systems'} in each row below, right-hand sides "
         f"{', '.join(held_out.rhs)}; means, to a relative residual of {held_out.rtol:g}, set-up counted.",
         "",

@@ -328,7 +328,7 @@ def test_files_of_weights(tmp_path):
     with pytest.raises(WeightsError, match="expected 'dcdm'"):
         load(tmp_path / "other.safetensors")
     save_weights(tmp_path / "odd.safetensors", nn.Linear(2, 2), {"kind": "dcdm", "network": {"dims": 7}})
-    with pytest.raises(WeightsError, match="no direction network"):
+    with pytest.raises(WeightsError, match="describes no network of kind dcdm"):
         load(tmp_path / "odd.safetensors")
     with pytest.raises(FileNotFoundError, match="there are no dcdm weights 'nowhere'"):
         load("nowhere")

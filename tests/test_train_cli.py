@@ -17,6 +17,8 @@ from learnsolve.cli import app
 from learnsolve.cli.train_config import DataOptions, TrainingConfig, shipped
 from learnsolve.cli.train_data import domains, matrix, samples_file, sources
 from learnsolve.methods import DCDM
+from learnsolve.preconditioners import LearnedMultigrid
+from learnsolve.preconditioners.coupling_network import CouplingOptions
 from learnsolve.problems import poisson
 from learnsolve.training.tables import from_table
 from learnsolve.training.toml import toml_text
@@ -37,8 +39,8 @@ def written(path, **changes):
     return path
 
 
-def train(config, out, *options):
-    arguments = ["train", "dcdm", "--config", config, "--out", out, *options]
+def train(config, out, *options, kind="dcdm"):
+    arguments = ["train", kind, "--config", config, "--out", out, *options]
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -299,13 +301,15 @@ def test_a_config_that_is_not_there(tmp_path, name, what):
     refused(train(name, tmp_path / "run"), what)
 
 
-@pytest.mark.parametrize("name", shipped())
-def test_shipped_configs_are_read(name):
-    config = TrainingConfig.read(name)
-    assert config.training.network.dims == len(config.data.shapes[0])
-    # The record and the options of fit make the config again.
-    tables = {**config.record(), "fit": {"steps": config.training.fit.steps}}
-    assert TrainingConfig.from_tables(tomllib.loads(toml_text(tables))).data == config.data
+@pytest.mark.parametrize("kind", ["dcdm", "multigrid"])
+def test_shipped_configs_are_read(kind):
+    for name in shipped(kind):
+        config = TrainingConfig.read(name, kind)
+        assert config.kind == kind
+        assert f"poisson{config.dims}d" == name
+        # The record and the options of fit make the config again.
+        tables = {**config.record(), "fit": {"steps": config.training.fit.steps}}
+        assert TrainingConfig.from_tables(tomllib.loads(toml_text(tables)), kind=kind).data == config.data
 
 
 def test_without_held_out_systems_the_last_shape_is_judged():
@@ -339,3 +343,24 @@ def test_two_processes_train_one_network(tmp_path):
     assert outcome.stdout.count("DCDM.load") == 1
     parameters = DCDM.load(tmp_path / "run" / "network.safetensors").network.parameters()
     assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in parameters)
+
+
+def test_a_multigrid_is_trained_by_the_command(tmp_path):
+    config, out = tmp_path / "c.toml", tmp_path / "run"
+    tables = {
+        "fit": {"steps": 2},
+        "multigrid": {"coarsest": 20},
+        "data": {"shapes": [[12, 12]], "domains": ["jump"]},
+        "held_out": {"families": ["jump", "maze"]},
+    }
+    config.write_text(toml_text(tables), encoding="utf-8")
+    done = train(config, out, kind="multigrid")
+    assert done.exit_code == 0, done.output
+    assert "LearnedMultigrid.load" in done.output
+    assert "| jump | 12×12 |" in (out / "report.md").read_text(encoding="utf-8")
+    assert LearnedMultigrid.load(out / "network.safetensors").network.options == CouplingOptions()
+    assert "nothing left to train" in train(config, out, kind="multigrid").output
+    config.write_text(toml_text({**tables, "dcdm": {}}), encoding="utf-8")
+    refused = train(config, out, kind="multigrid")
+    assert refused.exit_code == 2
+    assert "no table [dcdm]" in refused.output

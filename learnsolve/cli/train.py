@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from learnsolve.cli.train_config import TrainingConfig
+    from learnsolve.cli.train_config import Kind, TrainingConfig
     from learnsolve.cli.train_data import HeldOut
     from learnsolve.training import FitProgress, FitResult
 
@@ -36,23 +37,24 @@ def _train() -> None:
     """Train learned parts on problems like yours."""
 
 
+Config = Annotated[str, typer.Option(metavar="FILE|NAME", help="A .toml file, or poisson2d or poisson3d.")]
+Out = Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.", file_okay=False)]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps, instead of the config's.", show_default=False)]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds until the run pauses with a checkpoint.", show_default=False)
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the config's.", show_default=False)]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")]
+
+
 @app.command()
 def dcdm(
-    config: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="A .toml file, or poisson2d or poisson3d.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.", file_okay=False)],
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps, instead of the config's.", show_default=False)
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds until the run pauses with a checkpoint.", show_default=False),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed, instead of the config's.", show_default=False)
-    ] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    config: Config,
+    out: Out,
+    steps: Steps = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    device: Device = "cpu",
 ) -> None:
     """Train a direction network for the method dcdm, and report what it can do.
 
@@ -60,14 +62,39 @@ def dcdm(
     metrics.jsonl, report.md and convergence.png. Exit code 0: finished, or paused by --timeout; 2: wrong
     config or files; 1: training failed; 130: interrupted, with a checkpoint.
     """
+    _go("dcdm", config, out, steps, timeout, seed, device)
+
+
+@app.command()
+def multigrid(
+    config: Config, out: Out, steps: Steps = None, timeout: Timeout = None, seed: Seed = None
+) -> None:
+    """Train the network of a learned multigrid, and report what it can do.
+
+    Runs, files and exit codes are those of `learnsolve train dcdm`.
+    """
+    _go("multigrid", config, out, steps, timeout, seed, "cpu")
+
+
+def _go(
+    kind: Kind,
+    config: str,
+    out: Path,
+    steps: int | None,
+    timeout: float | None,
+    seed: int | None,
+    device: str,
+) -> None:
+    """What the commands do."""
     began = time.perf_counter()
     again = {"--config": config, "--out": out, "--steps": steps, "--timeout": timeout, "--seed": seed}
     words = [word for name, value in again.items() if value is not None for word in (name, str(value))]
-    command = shlex.join(["learnsolve", "train", "dcdm", *words, "--device", device])
+    words += ["--device", device] if kind == "dcdm" else []
+    command = shlex.join(["learnsolve", "train", kind, *words])
     try:
         from learnsolve.cli.train_config import TrainingConfig
 
-        chosen = TrainingConfig.read(config).with_options(steps, timeout, seed)
+        chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed)
         with _processes(device) as (where, rank):
             interrupted = _Run(chosen, out, where, rank, command, began).go()
     except (OSError, ValueError) as error:
@@ -157,14 +184,17 @@ class _Run:
         """Train and report; whether a signal has stopped it."""
         import torch
 
-        from learnsolve.cli.train_data import held_out_systems, sources
+        from learnsolve.cli.train_data import domains, held_out_systems, sources
+        from learnsolve.methods.dcdm_training import DCDMTraining
 
         self.out.mkdir(parents=True, exist_ok=True)
         threads = torch.get_num_threads()
         with self.console.status("preparing the systems"):
             systems = list(held_out_systems(self.config.held_out, self.device))
-        residual = self.config.training.loss == "residual"
-        given = sources(self.config.data, self.device, self.samples if residual else None)
+        training, data = self.config.training, self.config.data
+        given: list[Any] = [A for _, A in domains(data)]
+        if isinstance(training, DCDMTraining):
+            given = sources(data, self.device, self.samples if training.loss == "residual" else None)
         # numba, when its threads first start, sets their number for torch too, whatever OMP_NUM_THREADS says.
         torch.set_num_threads(threads)
         network, result, worked, asked = self.train(given, systems)
@@ -205,9 +235,13 @@ class _Run:
         """The network, how the run ended, whether a step was made, and whether a signal came."""
         from dataclasses import replace
 
-        from learnsolve.methods.dcdm_training import train
+        from learnsolve.methods import dcdm_training
+        from learnsolve.preconditioners import learned_multigrid_training
 
         held_out, training = self.config.held_out, self.config.training
+        train: Any = learned_multigrid_training.train
+        if self.config.kind == "dcdm":
+            train = partial(dcdm_training.train, device=self.device)
         if training.fit.timeout is not None:
             left = max(training.fit.timeout - (time.perf_counter() - self.began), 1e-3)
             training = replace(training, fit=replace(training.fit, timeout=left))
@@ -225,7 +259,6 @@ class _Run:
                 training,
                 given,
                 [(system.A, system.b) for system in systems],
-                device=self.device,
                 folder=self.out,
                 rtol=held_out.rtol,
                 maxiter=held_out.maxiter,
@@ -241,19 +274,19 @@ class _Run:
         from learnsolve.files import replacing
 
         report, picture = self.out / "report.md", self.out / "convergence.png"
-        rtol = self.config.held_out.rtol
+        rtol, kind = self.config.held_out.rtol, self.config.kind
         if anew or not report.exists() or not picture.exists():
             with self.bar() as progress:
                 task = progress.add_task("held-out systems", total=len(systems))
-                groups = train_report.compare(network, systems, rtol, lambda: progress.advance(task))
-            train_report.draw(picture, network, systems[0], rtol)
+                groups = train_report.compare(kind, network, systems, rtol, lambda: progress.advance(task))
+            train_report.draw(picture, kind, network, systems[0], rtol)
             with replacing(report) as part:
                 text = train_report.markdown(self.config, result, groups, self.weights)
                 part.write_text(text, encoding="utf-8", newline="\n")
         for path in (self.weights, report, picture):
             self.say(f"wrote {path}" if anew else f"there is {path}")
         self.say("\nto use it:\n")
-        for line in train_report.usage(self.weights):
+        for line in train_report.usage(kind, self.weights):
             self.say(f"    {line}" if line else "")
 
 

@@ -1,4 +1,4 @@
-"""The config file of ``learnsolve train dcdm``: tables with the names of the dataclasses behind them."""
+"""The config file of ``learnsolve train``: tables with the names of the dataclasses behind them."""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,13 +10,21 @@ from typing import Any, Literal, get_args
 from learnsolve.cli.train_cells import SMALLEST, digest, read_cells
 from learnsolve.methods.dcdm_network import NetworkOptions
 from learnsolve.methods.dcdm_training import DCDMTraining
+from learnsolve.preconditioners.coupling_network import CouplingOptions
+from learnsolve.preconditioners.learned_multigrid_training import MultigridTraining
 from learnsolve.training import FitOptions
 from learnsolve.training.tables import from_table
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 
 Shapes = tuple[tuple[int, ...], ...]
-Family = Literal["obstacles", "free_surface", "maze"]
+Family = Literal["obstacles", "free_surface", "maze", "jump"]
+Kind = Literal["dcdm", "multigrid"]
+# The dataclasses of the tables [network] and [dcdm] or [multigrid].
+KINDS: dict[str, tuple[type, type]] = {
+    "dcdm": (NetworkOptions, DCDMTraining),
+    "multigrid": (CouplingOptions, MultigridTraining),
+}
 DOMAINS = ("room", "dirichlet", "closed", *get_args(Family))
 Rhs = Literal["noise", "ones", "bump"]
 
@@ -32,8 +40,8 @@ class DataOptions:
     domains : tuple of str
         ``"room"`` (closed walls under an open top: the last two layers of axis 0 are air), ``"dirichlet"``
         (a box of zero values all around), ``"closed"`` (a box of closed walls); a function of
-        `learnsolve.problems.poisson` (``"obstacles"``, ``"free_surface"``, ``"maze"``); or a path that
-        ends in ``.npy``, to an integer array of cells: 0 fluid, 1 solid, 2 air.
+        `learnsolve.problems.poisson` (``"obstacles"``, ``"free_surface"``, ``"maze"``, ``"jump"``); or a
+        path that ends in ``.npy``, to an integer array of cells: 0 fluid, 1 solid, 2 air.
     seeds : tuple of int
         Of `learnsolve.problems.poisson`: each of its domains is made once with each.
     vectors, samples, low, weight, seed
@@ -88,7 +96,7 @@ class HeldOutOptions:
     ----------
     shapes : tuple of tuples of int
         Grids.
-    families : tuple of {"obstacles", "free_surface", "maze"}
+    families : tuple of {"obstacles", "free_surface", "maze", "jump"}
         Functions of `learnsolve.problems.poisson`.
     rhs : tuple of {"noise", "ones", "bump"}
         See `learnsolve.problems.poisson.right_hand_side`.
@@ -136,8 +144,8 @@ class TrainingConfig:
 
     Parameters
     ----------
-    training : DCDMTraining
-        The tables ``[network]``, ``[fit]`` and ``[dcdm]``.
+    training : DCDMTraining or MultigridTraining
+        The tables ``[network]``, ``[fit]`` and ``[dcdm]`` or ``[multigrid]``.
     data : DataOptions
         The table ``[data]``.
     held_out : HeldOutOptions
@@ -146,8 +154,8 @@ class TrainingConfig:
     Raises
     ------
     ValueError
-        A shape or a file of cells has not as many axes as the network; a file is no file of cells; or a
-        family is trained and judged on the same seed.
+        A shape or a file of cells has not as many axes as the network or the others; a file is no file of
+        cells; or a family is trained and judged on the same seed.
     FileNotFoundError
         There is no such file of cells.
 
@@ -158,18 +166,19 @@ class TrainingConfig:
     (8000, (32, 32))
     """
 
-    training: DCDMTraining
+    training: DCDMTraining | MultigridTraining
     data: DataOptions
     held_out: HeldOutOptions
 
     def __post_init__(self) -> None:
-        dims = self.training.network.dims
+        dims = self.dims
         for name, shapes in (("data", self.data.shapes), ("held_out", self.held_out.shapes)):
             for shape in shapes:
                 if len(shape) != dims:
                     raise ValueError(
                         f"[{name}] shapes holds {list(shape)}, but the network is for {dims} axes: "
-                        f"set dims = {len(shape)} in [network] or change the shape"
+                        f"{f'set dims = {len(shape)} in [network] or ' if self.kind == 'dcdm' else ''}"
+                        "change the shape"
                     )
         for file in self.data.files:
             axes = read_cells(file).ndim
@@ -183,14 +192,28 @@ class TrainingConfig:
                 "a network is judged on domains that it has not seen"
             )
 
+    @property
+    def kind(self) -> Kind:
+        """What is trained."""
+        return "multigrid" if isinstance(self.training, MultigridTraining) else "dcdm"
+
+    @property
+    def dims(self) -> int:
+        """How many axes the domains have."""
+        if isinstance(self.training, DCDMTraining):
+            return self.training.network.dims
+        return len(self.data.shapes[0]) if self.data.shapes else read_cells(self.data.files[0]).ndim
+
     @classmethod
-    def read(cls, config: str | Path) -> "TrainingConfig":
+    def read(cls, config: str | Path, kind: Kind = "dcdm") -> "TrainingConfig":
         """A config of a file, or a shipped one.
 
         Parameters
         ----------
         config : str or Path
             A path that ends in ``.toml``, or a name of `shipped`.
+        kind : {"dcdm", "multigrid"}
+            What is trained.
 
         Raises
         ------
@@ -202,10 +225,10 @@ class TrainingConfig:
         """
         path = Path(config)
         if path.suffix != ".toml":
-            path = SHIPPED / f"dcdm-{config}.toml"
+            path = SHIPPED / f"{kind}-{config}.toml"
             if not path.exists():
                 raise FileNotFoundError(
-                    f"there is no config {str(config)!r}; there are {', '.join(shipped())}, "
+                    f"there is no config {str(config)!r}; there are {', '.join(shipped(kind))}, "
                     "or give a path that ends in .toml"
                 )
         try:
@@ -213,14 +236,16 @@ class TrainingConfig:
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {path}") from None
         try:
-            return cls.from_tables(tomllib.loads(text), path.parent)
+            return cls.from_tables(tomllib.loads(text), path.parent, kind)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path}: {error}") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, Any], folder: Path = Path()) -> "TrainingConfig":
+    def from_tables(
+        cls, tables: Mapping[str, Any], folder: Path = Path(), kind: Kind = "dcdm"
+    ) -> "TrainingConfig":
         """A config of tables as `tomllib` reads them; files of cells are looked for from a folder on.
 
         Raises
@@ -228,14 +253,15 @@ class TrainingConfig:
         ValueError
             As in `read`.
         """
-        known = ("network", "fit", "dcdm", "data", "held_out")
+        known = ("network", "fit", kind, "data", "held_out")
         for name in tables:
             if name not in known:
                 raise ValueError(f"there is no table [{name}]; the tables are {', '.join(known)}")
         for name in ("fit", "data"):
             if name not in tables:
                 raise ValueError(f"the table [{name}] is missing")
-        network = from_table(NetworkOptions, tables.get("network", {}), "network")
+        of_network, of_training = KINDS[kind]
+        network: Any = from_table(of_network, tables.get("network", {}), "network")
         fit = from_table(FitOptions, tables["fit"], "fit")
         data = from_table(DataOptions, tables["data"], "data")
         places = {file: str((folder / file).resolve()) for file in data.files}
@@ -245,7 +271,7 @@ class TrainingConfig:
             shapes = data.shapes or [read_cells(file).shape for file in data.files]
             judged = {"shapes": shapes[-1:], **judged}
         return cls(
-            from_table(DCDMTraining, tables.get("dcdm", {}), "dcdm", network=network, fit=fit),
+            from_table(of_training, tables.get(kind, {}), kind, network=network, fit=fit),
             data,
             from_table(HeldOutOptions, judged, "held_out"),
         )
@@ -278,7 +304,7 @@ class TrainingConfig:
         }
         tables = {
             "network": asdict(self.training.network),
-            "dcdm": rest,
+            self.kind: rest,
             "data": asdict(self.data),
             "held_out": asdict(self.held_out),
         }
@@ -288,12 +314,12 @@ class TrainingConfig:
         return tables
 
 
-def shipped() -> list[str]:
+def shipped(kind: Kind) -> list[str]:
     """Names of the configs that come with the package.
 
     Examples
     --------
-    >>> shipped()
+    >>> shipped("dcdm")
     ['poisson2d', 'poisson3d']
     """
-    return sorted(path.stem.removeprefix("dcdm-") for path in SHIPPED.glob("dcdm-*.toml"))
+    return sorted(path.stem.removeprefix(f"{kind}-") for path in SHIPPED.glob(f"{kind}-*.toml"))

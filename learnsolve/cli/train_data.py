@@ -18,10 +18,16 @@ from learnsolve.operators import GridPoisson
 from learnsolve.operators.grid_stencil import AIR
 from learnsolve.problems import poisson
 
+
+def _jump(shape: tuple[int, ...], seed: int, **options: Any) -> poisson.LinearProblem:
+    return poisson.jump(shape, seed=seed, **options)
+
+
 FAMILIES: dict[str, Callable[..., poisson.LinearProblem]] = {
     "obstacles": poisson.obstacles,
     "free_surface": poisson.free_surface,
     "maze": poisson.maze,
+    "jump": _jump,
 }
 
 

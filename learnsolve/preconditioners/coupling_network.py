@@ -90,6 +90,18 @@ class CouplingNetwork(nn.Module):
     2490
     """
 
+    node: nn.Parameter
+    sender: nn.Parameter
+    edge: nn.Parameter
+    keep: nn.Parameter
+    take: nn.Parameter
+    pair: nn.Parameter
+    joint: nn.Parameter
+    coupling: nn.Parameter
+    own: nn.Parameter
+    cell: nn.Parameter
+    relaxation: nn.Parameter
+
     def __init__(self, options: CouplingOptions) -> None:
         super().__init__()
         self.options = options

@@ -206,7 +206,9 @@ def _graph_levels(
     from learnsolve.kernels import coarsen_graph_numba
 
     dtype = np.dtype(np.float32 if inside == torch.float32 else np.float64)
-    step, levels, steps = first, [], []
+    step = first
+    levels: list[Level] = []
+    steps: list[Coarsening] = []
     block = np.where(first.halved, 2, 1)
     while True:
         graph, omega = step.graph, None

@@ -250,7 +250,8 @@ def _extremes(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
     """Each unknown's largest and smallest coupling; zeros where it has none."""
     both, ends = torch.cat([w, w]), torch.cat([level.i, level.j])
     zero = torch.zeros(level.n, dtype=w.dtype)
-    return tuple(zero.scatter_reduce(0, ends, both, how, include_self=False) for how in ("amax", "amin"))
+    high = zero.scatter_reduce(0, ends, both, "amax", include_self=False)
+    return high, zero.scatter_reduce(0, ends, both, "amin", include_self=False)
 
 
 def _gathered(field: Tensor, upper: Level, n: int) -> Tensor:

@@ -165,6 +165,28 @@ def _update(h, weights, r, total, sides, i, new):
         write(out, i * WIDTH + k, max(read(before, k) + value / sides, np.float32(0)))
 
 
+@njit(fastmath=MATH, cache=True)
+def _alike(features, i, pattern):
+    """Whether row ``i`` is the pattern, to the last bit."""
+    for f in range(pattern.size):
+        if features[i, f] != pattern[f]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _usual(nodes, indptr):
+    """An unknown that looks as most do, where most look the same, by Boyer and Moore's vote."""
+    chosen, votes = 0, 0
+    for i in range(nodes.shape[0]):
+        if indptr[i] == indptr[i + 1]:
+            continue
+        if votes == 0:
+            chosen = i
+        votes += 1 if _alike(nodes, i, nodes[chosen]) else -1
+    return chosen
+
+
 @kernel
 def predict(graph, block, kids, sides, bound, weights, couplings, excess, omega, threads):
     """What the network says of a coarse level.
@@ -191,37 +213,76 @@ def predict(graph, block, kids, sides, bound, weights, couplings, excess, omega,
         for i in range(t * n // threads, (t + 1) * n // threads):
             for q in range(graph.indptr[i], graph.indptr[i + 1]):
                 _edge_features(graph, strongest, block, volume, i, q, edges)
+    # Most of a domain is alike, and what is alike is computed once.
+    usual = _usual(nodes, graph.indptr)
+    node, edge = nodes[usual].copy(), np.zeros(EDGE_FEATURES, np.float32)
+    if m > 0:
+        edge[:] = edges[graph.indptr[usual]]
+    regular = np.zeros((rounds + 1, n), np.bool_)
+    for t in prange(threads):
+        for i in range(t * n // threads, (t + 1) * n // threads):
+            regular[0, i] = _alike(nodes, i, node)
     for r in range(rounds):
         for t in prange(threads):
             for i in range(t * n // threads, (t + 1) * n // threads):
+                same = regular[r, i]
+                if same:
+                    for q in range(graph.indptr[i], graph.indptr[i + 1]):
+                        same = same and regular[r, graph.indices[q]] and (r > 0 or _alike(edges, q, edge))
+                regular[r + 1, i] = same
+    for r in range(rounds):
+        for t in prange(threads):
+            known = -1
+            for i in range(t * n // threads, (t + 1) * n // threads):
+                if regular[r, i] and known >= 0:
+                    u[i] = u[known]
+                    continue
                 _product(h, sender, r * WIDTH * WIDTH, rounds * WIDTH * WIDTH, i, u)
+                known = i if regular[r, i] else known
         for t in prange(threads):
             total, new = np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32)
-            start = r * (EDGE_FEATURES + 1) * WIDTH
+            start, known = r * (EDGE_FEATURES + 1) * WIDTH, -1
             for i in range(t * n // threads, (t + 1) * n // threads):
+                if regular[r + 1, i] and known >= 0:
+                    h[i] = h[known]
+                    continue
                 _hear(graph.indptr, graph.indices, edges, u, weights.edge, start, i, total)
                 _update(h, weights, r, total, sides, i, new)
+                known = i if regular[r + 1, i] else known
     for t in prange(threads):
         for i in range(t * n // threads, (t + 1) * n // threads):
             _product(h, pair, 0, WIDTH * WIDTH, i, u)
     for t in prange(threads):
-        own = np.empty(5, np.float32)
+        own, known, factor, lifted = np.empty(5, np.float32), -1, np.float32(0), np.float32(1)
         for i in range(t * n // threads, (t + 1) * n // threads):
             for q in range(graph.indptr[i], graph.indptr[i + 1]):
                 j = graph.indices[q]
                 if j < i:
                     continue
-                value = _coupling(graph.indices, edges, u, weights.joint, weights.coupling, i, q)
-                couplings[q] = graph.weights[q] * _bounded(value, bound)
+                both = regular[rounds, i] and regular[rounds, j]
+                if not both or factor == 0:
+                    value = _coupling(graph.indices, edges, u, weights.joint, weights.coupling, i, q)
+                    multiplier = _bounded(value, bound)
+                    factor = multiplier if both else factor
+                else:
+                    multiplier = factor
+                couplings[q] = graph.weights[q] * multiplier
                 # Rounding differs from the other end, and the matrix is to be symmetric to the last bit.
                 for p in range(graph.indptr[j], graph.indptr[j + 1]):
                     if graph.indices[p] == i:
                         couplings[p] = couplings[q]
+            if regular[rounds, i] and known >= 0:
+                excess[i] = graph.excess[i] * lifted
+                omega[i] = omega[known]
+                continue
+            known = i if regular[rounds, i] else known
             for f in range(5):
                 own[f] = weights.own[WIDTH, f]
                 for k in range(WIDTH):
                     own[f] += h[i, k] * weights.own[k, f]
-            excess[i] = graph.excess[i] * _bounded(own[0], bound)
+            raised = _bounded(own[0], bound)
+            lifted = raised if regular[rounds, i] else lifted
+            excess[i] = graph.excess[i] * raised
             for f in range(4):
                 omega[i, f] = _over_relaxation(own[1 + f])
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rich.table import Table
@@ -16,18 +17,22 @@ from benchmarks import measure
 from benchmarks.poisson import consoles
 
 FAMILIES = ("smoke", "obstacles", "free_surface", "maze", "jump")
+# No network was trained on domains of these kinds.
+UNSEEN = ("porous", "maze_9", "jump_1e6")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="python -m benchmarks.learned", description=__doc__)
-    command.add_argument("--family", nargs="+", choices=FAMILIES, default=["smoke"])
+    command.add_argument("--family", nargs="+", choices=FAMILIES + UNSEEN, default=["smoke"])
     command.add_argument("--shape", nargs="+", type=int, default=[64, 64, 64])
     command.add_argument("--systems", type=int, default=5, help="of each family")
     command.add_argument("--seed", type=int, default=1000, help="of the first system")
     command.add_argument("--rtol", type=float, default=1e-4)
     command.add_argument("--maxiter", type=int, default=2000)
-    command.add_argument("--weights", help="a name of shipped weights or a file; default: by dimension")
+    command.add_argument("--weights", help="of dcdm: a name or a file; default: by dimension")
+    command.add_argument("--multigrid-weights", help="of the learned multigrid: a name or a file")
+    command.add_argument("--only", nargs="+", help="solvers of the table")
     command.add_argument("--leave-out", nargs="+", default=[], help="solvers of the table")
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
@@ -55,6 +60,26 @@ def smoke(shape: tuple[int, ...], seed: int) -> Any:
     return last
 
 
+def unseen(family: str, shape: tuple[int, ...], seed: int, rhs: Any) -> Any:
+    """A system of a family that no network was trained on."""
+    import numpy as np
+    import scipy.ndimage
+
+    from learnsolve.operators import GridPoisson
+    from learnsolve.problems import poisson
+
+    if family == "maze_9":
+        return poisson.maze(shape, seed=seed, period=9, rhs=rhs)
+    if family == "jump_1e6":
+        return poisson.jump(shape, 1e6, seed=seed, rhs=rhs)
+    # A porous medium: the fluid is where smooth noise is low, and its largest connected part.
+    noise = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 3.0)
+    parts, _ = scipy.ndimage.label(noise < np.quantile(noise, 0.6))
+    cells = (parts != 1 + np.argmax(np.bincount(parts.reshape(-1))[1:])).astype(np.int8)
+    b = poisson.right_hand_side(cells, rhs, seed + 1)
+    return poisson.LinearProblem(GridPoisson(cells, boundary="dirichlet"), b)
+
+
 def systems(family: str, shape: tuple[int, ...], count: int, seed: int) -> Iterator[Any]:
     """So many systems of a family, with seeds from ``seed`` on; right-hand sides of all kinds in turn."""
     from learnsolve.problems import poisson
@@ -64,6 +89,9 @@ def systems(family: str, shape: tuple[int, ...], count: int, seed: int) -> Itera
             yield smoke(shape, seed + number)
         else:
             rhs = ("noise", "ones", "bump")[number % 3]
+            if family in UNSEEN:
+                yield unseen(family, shape, seed + number, rhs)
+                continue
             yield getattr(poisson, family)(shape, seed=seed + number, rhs=rhs)
 
 
@@ -75,8 +103,10 @@ def solvers(options: argparse.Namespace) -> dict[str, Callable[[Any], Any]]:
     from learnsolve.methods import DCDM
     from learnsolve.methods.dcdm_network import NetworkOptions
     from learnsolve.methods.dcdm_weights import load
+    from learnsolve.preconditioners import LearnedMultigrid
 
     dims = len(options.shape)
+    tuned = LearnedMultigrid.load(options.multigrid_weights or f"poisson{dims}d")
     network = load(options.weights or f"poisson{dims}d")
     torch.manual_seed(0)
     untrained = NetworkOptions(dims=dims).build()
@@ -90,6 +120,9 @@ def solvers(options: argparse.Namespace) -> dict[str, Callable[[Any], Any]]:
         "cg": ("cg", None),
         "cg + ic": ("cg", "ic"),
         "cg + multigrid": ("cg", "multigrid"),
+        "cg + learned multigrid": ("cg", tuned),
+        "cg + ruge_stuben": ("cg", "ruge_stuben"),
+        "cg + smoothed_aggregation": ("cg", "smoothed_aggregation"),
     }
 
     def solver(method: Any, M: Any) -> Callable[[Any], Any]:
@@ -97,7 +130,26 @@ def solvers(options: argparse.Namespace) -> dict[str, Callable[[Any], Any]]:
             problem.A, problem.b, method=method, M=M, rtol=options.rtol, maxiter=options.maxiter
         )
 
-    return {name: solver(*pair) for name, pair in methods.items() if name not in options.leave_out}
+    table: dict[str, Callable[[Any], Any]] = {name: solver(*pair) for name, pair in methods.items()}
+    table["deflated cg"] = lambda problem: deflated(problem, options)
+    wanted = options.only or list(table)
+    return {name: solve for name, solve in table.items() if name in wanted and name not in options.leave_out}
+
+
+def deflated(problem: Any, options: argparse.Namespace) -> Any:
+    """What the table needs to know of a solve with `deflated_cg`."""
+    import numpy as np
+    import torch
+
+    from benchmarks.deflation import deflated_cg
+
+    b = problem.A.project(torch.from_numpy(problem.b)).numpy() if problem.A.singular else problem.b
+    x, count = deflated_cg(problem.A, b, options.rtol, options.maxiter)
+    left = float(np.linalg.norm(b - problem.A @ x) / np.linalg.norm(b))
+    # The projected residual, by which it stops, is a little smaller than the true one.
+    return SimpleNamespace(
+        iterations=count, relative_residual=left, success=left <= 2 * options.rtol, extras={}
+    )
 
 
 def compare(family: str, options: argparse.Namespace, report: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -300,3 +300,15 @@ def test_float32_grid():
     A = GridPoisson(problem.A.cells, dtype=np.float32)
     res = learnsolve.solve(A, problem.b.astype(np.float32), rtol=1e-4)
     assert res.success and res.x.dtype == np.float32
+
+
+def test_incomplete_cholesky_where_a_cell_is_walled_in():
+    cells = np.zeros((7, 7), int)
+    cells[2:5, 2:5] = 1
+    cells[3, 3] = 0
+    A = GridPoisson(cells, boundary="dirichlet")
+    b = np.where(cells == 0, 1.0, 0.0)
+    b[3, 3] = 0
+    res = learnsolve.solve(A, b, method="cg", M="ic")
+    assert res.success
+    np.testing.assert_allclose(A @ res.x, b, atol=1e-5)

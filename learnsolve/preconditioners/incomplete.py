@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from torch import Tensor
 
-from learnsolve.operators import Operator
+from learnsolve.operators import GridPoisson, Operator
 from learnsolve.operators.sweeps import as_vector, from_vector, matrix_of
 from learnsolve.preconditioners.base import Inverse, Preconditioner
 
@@ -95,6 +95,10 @@ class IncompleteCholesky(Preconditioner):
         if not A.hermitian:
             raise ValueError(f"incomplete Cholesky needs a Hermitian matrix; {A!r} is not known to be")
         matrix = matrix_of(A)
+        if isinstance(A, GridPoisson):
+            # A fluid cell between walls has an empty row, and no residual.
+            matrix = matrix + scipy.sparse.diags_array((matrix.diagonal() == 0).astype(matrix.dtype))
+            matrix = matrix.tocsr()
         matrix.sort_indices()
         lower = scipy.sparse.tril(matrix, format="csr")
         diagonal = matrix.diagonal()

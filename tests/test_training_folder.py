@@ -142,6 +142,26 @@ def test_a_run_killed_before_its_weights_were_written(unbroken, tmp_path):
     assert_same_run(tmp_path, network, unbroken)
 
 
+def test_what_is_carried_comes_back(tmp_path):
+    def run(folder, *stops):
+        carried = {"target": torch.zeros(16, 1)}
+
+        def drifting(number, generator):
+            x, y = batches(number, generator)
+            carried["target"].lerp_(y, 0.5)
+            return x, carried["target"]
+
+        network = line()
+        for callback in stops:
+            fit(network, loss, drifting, FitOptions(6), folder=folder, callback=callback, carried=carried)
+            ended = carried["target"].clone()
+            # As in a new process.
+            carried["target"].zero_()
+        return {"target": ended, **weights(network)}
+
+    assert_same_bits(run(tmp_path / "whole", None), run(tmp_path / "parts", stop_at(4), None))
+
+
 def test_a_finished_folder_returns_at_once(unbroken):
     options, folder, trained, result = unbroken
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}

@@ -1,7 +1,6 @@
 """Losses of direction networks: of running solves, or of one line search."""
 
 from math import ceil, log2
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -111,14 +110,11 @@ class RunningSolves:
     def __init__(self, A: GridPoisson, count: int, depth: int, memory: int = 2) -> None:
         self.A, self.depth = A, depth
         shape = (count, *A.domain_shape)
-        kind = {"dtype": A.dtype, "device": A.device}
-        self.tensors = {
-            "e": torch.zeros(shape, **kind),
-            "p": torch.zeros(memory, *shape, **kind),
-            "Ap": torch.zeros(memory, *shape, **kind),
-            "pAp": torch.ones(memory, count, *[1] * len(A.domain_shape), **kind),
-            "step": torch.arange(count, device=A.device) % depth,
-        }
+        steps = torch.arange(count, device=A.device) % depth
+        zeros = torch.zeros(memory, *shape, dtype=A.dtype, device=A.device)
+        ones = torch.ones(memory, count, *[1] * len(A.domain_shape), dtype=A.dtype, device=A.device)
+        e = torch.zeros(shape, dtype=A.dtype, device=A.device)
+        self.tensors = {"e": e, "p": zeros, "Ap": zeros.clone(), "pAp": ones, "step": steps}
         self._inverse = Multigrid().build(A)
 
     def refill(self, generator: torch.Generator) -> None:
@@ -167,4 +163,4 @@ def energy_loss(network: nn.Module, solves: RunningSolves) -> Tensor:
                 held[name].copy_(torch.cat([new[None], held[name][:-1]]))
         held["step"] += 1
     # What is left may round to nothing.
-    return cast(Tensor, left.clamp(min=1e-6).log().mean() / 2)
+    return left.clamp(min=1e-6).log().mean() / 2

@@ -23,6 +23,7 @@ from learnsolve.preconditioners.learned_multigrid_training import (
 )
 from learnsolve.preconditioners.unrolled_multigrid import UnrolledMultigrid
 from learnsolve.problems import poisson
+from learnsolve.problems.smoke import Box, SmokeSimulation
 from learnsolve.training import FitOptions, WeightsError
 from learnsolve.training.shipped import save_network
 
@@ -244,3 +245,26 @@ def test_files_of_weights(tmp_path):
         LearnedMultigrid.load(path)
     with pytest.raises(FileNotFoundError, match="there are no multigrid weights 'mars'"):
         LearnedMultigrid.load("mars")
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 40), (192, 192)], ids=str)
+def test_shipped_weights_take_fewer_iterations_than_the_classical_cycle(shape):
+    classical, learned = [], []
+    for family in (poisson.obstacles, poisson.free_surface, poisson.maze, poisson.jump):
+        for rhs in ("noise", "ones", "bump"):
+            problem = family(shape, seed=77, rhs=rhs)
+            for counts, M in ((classical, "multigrid"), (learned, "learned-multigrid")):
+                res = learnsolve.solve(problem.A, problem.b, method="cg", M=M, rtol=1e-6)
+                assert res.success
+                counts.append(res.iterations)
+    assert all(few <= many for few, many in zip(learned, classical, strict=True)), (learned, classical)
+    assert sum(learned) < 0.85 * sum(classical)
+
+
+def test_a_smoke_simulation_prepares_it_anew_as_obstacles_move():
+    paddle = Box((0.6, 0.3), (0.7, 0.6), velocity=lambda t: (0.0, 0.8))
+    counts = {}
+    for M in ("multigrid", "learned-multigrid"):
+        sim = SmokeSimulation((48, 32), obstacles=[paddle], M=M, method="cg")
+        counts[M] = [sim.step().iterations for _ in range(4)]
+    assert sum(counts["learned-multigrid"]) <= sum(counts["multigrid"])

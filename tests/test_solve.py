@@ -145,7 +145,7 @@ def test_rectangular_systems_get_least_squares_of_minimum_norm(shape):
 def test_preconditioners_on_a_sparse_system(method, M):
     problem = poisson.box((24, 17))
     A, b = problem.A.to_scipy(), problem.b.reshape(-1)
-    if M in ("multigrid", "dcdm"):
+    if M in ("multigrid", "learned-multigrid", "dcdm"):
         with pytest.raises(TypeError, match=r"GridPoisson|grids"):
             learnsolve.solve(A, b, method=method, M=M)
         return

@@ -116,11 +116,12 @@ def test_a_signal_stops_with_a_checkpoint(tmp_path, monkeypatch):
         return f"step {now.step}"
 
     monkeypatch.setattr(command, "_figures", figures)
+    before = signal.getsignal(signal.SIGINT)
     outcome = train(written(tmp_path / "a.toml"), tmp_path / "run")
     assert outcome.exit_code == 130, outcome.output
     assert "to continue: learnsolve train dcdm" in outcome.stdout
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_options_stand_above_the_config_and_a_folder_keeps_its_run(tmp_path):

@@ -89,7 +89,7 @@ def _scaled(stencil: Stencil, factor: float, dtype: np.dtype) -> Stencil:
 def hierarchy(
     A: GridPoisson, options: "Multigrid", inside: torch.dtype, tuning: Tuning | None = None
 ) -> tuple[list[Level], list[Coarsening], float]:
-    """All levels, the steps to the levels on graphs, and a scale.
+    """All levels, with a ``tuning`` the steps between them, and a scale.
 
     The levels are of the matrix times the scale, which brings its entries near one. With a ``tuning`` all
     levels but the first are graphs.
@@ -135,7 +135,8 @@ def hierarchy(
             )
             step = Coarsening(aggregate, halved, boundary / here, graph)
             below, steps = _graph_levels(step, coupling, depth + 1, options, inside, device, tuning)
-            return levels + below, [step, *steps], scale
+            # Without a network nobody asks for the steps, which hold much memory.
+            return levels + below, [] if tuning is None else [step, *steps], scale
         shape = tuple((n + h) >> h for n, h in zip(shape, halved.tolist(), strict=True))
         fields = [np.zeros(shape, dtype) for _ in range(6)]
         if shape[0] == 1:
@@ -242,7 +243,8 @@ def _graph_levels(
             return [*levels, GraphLevel(coloured, b, x, None, own)], steps
         levels.append(GraphLevel(coloured, b, x, torch.from_numpy(aggregate).to(device), own))
         step = Coarsening(aggregate, halved, boundary, coarse)
-        steps.append(step)
+        if tuning is not None:
+            steps.append(step)
         block = block * np.where(halved, 2, 1)
         depth += 1
 

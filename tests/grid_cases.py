@@ -26,3 +26,14 @@ GRIDS = _grids()
 def rows(Q):
     """Vectors on a grid as rows of a matrix."""
     return np.asarray(Q).reshape(len(Q), -1)
+
+
+def dense(A, M):
+    """A cycle as a matrix over the unknowns."""
+    active = A.active.reshape(-1)
+    columns = []
+    for i in active.nonzero()[:, 0]:
+        e = torch.zeros(active.numel(), dtype=torch.float64)
+        e[i] = 1
+        columns.append(M._apply(e.reshape(A.domain_shape)).reshape(-1)[active])
+    return torch.stack(columns, 1).numpy()

@@ -26,6 +26,7 @@ from learnsolve.problems import poisson
 from learnsolve.problems.smoke import Box, SmokeSimulation
 from learnsolve.training import FitOptions, WeightsError
 from learnsolve.training.shipped import save_network
+from tests.grid_cases import dense
 
 DOMAINS = {
     "obstacles-3d": lambda: poisson.obstacles((12, 13, 14), seed=1).A,
@@ -48,17 +49,6 @@ def network(spread, seed=0, options=None):
         for parameter in made.parameters():
             parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
     return made
-
-
-def dense(A, M):
-    """A cycle as a matrix over the unknowns."""
-    active = A.active.reshape(-1)
-    columns = []
-    for i in active.nonzero()[:, 0]:
-        e = torch.zeros(active.numel(), dtype=torch.float64)
-        e[i] = 1
-        columns.append(M._apply(e.reshape(A.domain_shape)).reshape(-1)[active])
-    return torch.stack(columns, 1).numpy()
 
 
 @pytest.mark.parametrize("name", DOMAINS)

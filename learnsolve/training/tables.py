@@ -40,6 +40,7 @@ def from_table(kind: type[Options], table: Any, name: str, **given: Any) -> Opti
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"{name} must be a table, not {table!r}")
+    # mypy has no type for a class that must be a dataclass.
     taken = {field.name: field for field in fields(kind) if field.name not in given}  # type: ignore[arg-type]
     unknown = [key for key in table if key not in taken]
     if unknown:

@@ -161,25 +161,27 @@ def on_sparse(shape: tuple[int, int, int], dtype: str) -> Iterator[Kernel]:
         product * n,
         product * n,
     )
+    order, colours = graph_kernels.colour_order(indptr, indices)
+    matrix = matrix[order][:, order]
     couplings = matrix.copy()
     couplings.setdiag(0)
     couplings.eliminate_zeros()
     w = couplings.nnz / n
     parts = (couplings.indptr.astype(np.int32), couplings.indices.astype(np.int32), -couplings.data)
-    graph = graph_kernels.graph(*parts, matrix.diagonal())
-    fields = [field.numpy() for field in graph[:6]]
+    graph = graph_kernels.graph(*parts, matrix.diagonal(), colours)
+    fields = [field.numpy() for field in graph[:5]]
     places = np.arange(n, dtype=np.int32).reshape(shape)
     blocks = [(length + 1) // 2 for length in shape]
     k, j, i = np.unravel_index(places, shape)
-    aggregate = ((k // 2 * blocks[1] + j // 2) * blocks[2] + i // 2).astype(np.int32).reshape(-1)
+    aggregate = ((k // 2 * blocks[1] + j // 2) * blocks[2] + i // 2).astype(np.int32).reshape(-1)[order]
     coarse, empty, none = np.zeros(int(np.prod(blocks)), dtype), np.empty(0, dtype), np.empty(0, np.int32)
     several = threads(8 * n)
 
     def smooth(coarse_b, to, sweeps, fresh, restricts):
-        indptr, indices, weights, diagonal, inverse, order = fields
+        indptr, indices, weights, diagonal, inverse = fields
         graph_numba.smooth(
-            indptr, indices, weights, diagonal, inverse, b, x, order, graph.colours,
-            empty, coarse_b, to, empty.reshape(0, 0), kind(1), 0, sweeps, False, fresh, restricts, several,
+            indptr, indices, weights, diagonal, inverse, b, x, graph.colours,
+            empty, coarse_b, to, kind(1), 0, sweeps, False, fresh, restricts, several,
         )  # fmt: skip
 
     sweep = w * (s + 4) + 8 + 4 * s

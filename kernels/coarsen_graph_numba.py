@@ -50,11 +50,50 @@ class CoarseGraph(NamedTuple):
 
 
 @njit(cache=True)
+def renumber(graph, order, aggregate):
+    """The graph with unknown ``order[p]`` as number ``p``; ``aggregate``, which points into it, follows."""
+    indptr, indices = graph.indptr, graph.indices
+    before, straight, many = graph.weights, graph.plain, graph.merged
+    n = order.size
+    place, start = np.empty(n, np.int32), np.zeros(n + 1, np.int32)
+    for p in range(n):
+        place[order[p]] = p
+        start[p + 1] = start[p] + indptr[order[p] + 1] - indptr[order[p]]
+    to = np.empty_like(indices)
+    weights, plain, merged = np.empty_like(before), np.empty_like(straight), np.empty_like(many)
+    for p in range(n):
+        end = start[p]
+        for q in range(indptr[order[p]], indptr[order[p] + 1]):
+            to[end] = place[indices[q]]
+            weights[end], plain[end], merged[end] = before[q], straight[q], many[q]
+            end += 1
+    for i in range(aggregate.size):
+        if aggregate[i] >= 0:
+            aggregate[i] = place[aggregate[i]]
+    return CoarseGraph(
+        start, to, weights, plain, graph.excess[order], graph.absorption[order], graph.position[order],
+        merged, graph.mass[order], graph.centre[order], graph.inner[order], graph.kids[order],
+    )  # fmt: skip
+
+
+@njit(cache=True)
 def _find(root, i):
     while root[i] != i:
         root[i] = root[root[i]]
         i = root[i]
     return i
+
+
+@njit(cache=True)
+def _mirror(indptr, indices, values):
+    """Give both directions of an edge one value: sums in another order round differently."""
+    for i in range(indptr.size - 1):
+        for q in range(indptr[i], indptr[i + 1]):
+            j = indices[q]
+            if j > i:
+                for p in range(indptr[j], indptr[j + 1]):
+                    if indices[p] == i:
+                        values[p] = values[q]
 
 
 @njit(cache=True)
@@ -65,6 +104,7 @@ def coarsen_graph(graph, keys, order, halved, boundary, theta):
     """
     indptr, indices, weights, plain = graph.indptr, graph.indices, graph.weights, graph.plain
     excess, absorption, position = graph.excess, graph.absorption, graph.position
+    mass_of, centre_of, merged_of = graph.mass, graph.centre, graph.merged
     n = indptr.size - 1
     strongest, root = np.zeros(n, np.float32), np.arange(n)
     for i in range(n):
@@ -116,11 +156,11 @@ def coarsen_graph(graph, keys, order, halved, boundary, theta):
             coarse_excess[c] += excess[i] * boundary
             coarse_absorption[c] += absorption[i]
             inner[c] += excess[i] + absorption[i]
-            mass[c] += graph.mass[i]
+            mass[c] += mass_of[i]
             kids[c] += 1
             for a in range(3):
                 coarse_position[c, a] = position[i, a] >> halved[a]
-                centre[c, a] += graph.mass[i] * graph.centre[i, a]
+                centre[c, a] += mass_of[i] * centre_of[i, a]
             for q in range(indptr[i], indptr[i + 1]):
                 j = indices[q]
                 other = aggregate[j]
@@ -136,15 +176,17 @@ def coarsen_graph(graph, keys, order, halved, boundary, theta):
                     coarse_indices[end] = other
                     coarse_weights[end] = weights[q] * factor
                     coarse_plain[end] = plain[q] * factor
-                    merged[end] = graph.merged[q]
+                    merged[end] = merged_of[q]
                     end += 1
                 else:
                     coarse_weights[mark[other]] += weights[q] * factor
                     coarse_plain[mark[other]] += plain[q] * factor
-                    merged[mark[other]] += graph.merged[q]
+                    merged[mark[other]] += merged_of[q]
         coarse_indptr[c + 1] = end
         for a in range(3):
             centre[c, a] /= mass[c]
+    _mirror(coarse_indptr, coarse_indices, coarse_weights)
+    _mirror(coarse_indptr, coarse_indices, coarse_plain)
     coarse = CoarseGraph(
         coarse_indptr, coarse_indices[:end].copy(), coarse_weights[:end].copy(), coarse_plain[:end].copy(),
         coarse_excess, coarse_absorption, coarse_position, merged[:end].copy(), mass, centre, inner, kids,

@@ -11,7 +11,7 @@ from learnsolve.kernels.threads import threads
 
 
 class Graph(NamedTuple):
-    """A symmetric matrix ``D - W`` with positive ``W``.
+    """A symmetric matrix ``D - W`` with positive ``W``, its unknowns numbered colour by colour.
 
     Attributes
     ----------
@@ -21,10 +21,8 @@ class Graph(NamedTuple):
         Entries of ``W`` on the CPU, of ``D - W`` elsewhere.
     diagonal, inverse : Tensor
         ``D``, and its inverse where it is not zero.
-    order : int32 Tensor
-        The unknowns colour by colour.
     colours : (colours + 1,) int64 array
-        Where each colour begins in ``order``.
+        Where each colour begins. The largest comes first, the next largest last.
     """
 
     indptr: Tensor
@@ -32,19 +30,33 @@ class Graph(NamedTuple):
     weights: Tensor
     diagonal: Tensor
     inverse: Tensor
-    order: Tensor
     colours: np.ndarray
 
 
-def graph(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, diagonal: np.ndarray) -> Graph:
-    """Colour a graph and put it on the CPU."""
-    pattern = (torch.from_numpy(indptr), torch.from_numpy(indices))
-    colour = sparse.colouring(*pattern).long()
-    order = torch.argsort(colour, stable=True).to(torch.int32)
-    colours = np.concatenate([[0], np.cumsum(np.bincount(colour.numpy()))]).astype(np.int64)
+def colour_order(indptr: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The unknowns of a graph colour by colour, int32, and where each colour begins.
+
+    The largest colour comes first, whose first sweep from zero reads no neighbour, and the next largest
+    last, which has no residual after its sweep.
+    """
+    colour = sparse.colouring(torch.from_numpy(indptr), torch.from_numpy(indices)).numpy()
+    sizes = np.bincount(colour)
+    ranked = np.argsort(-sizes, kind="stable")
+    ranked = np.concatenate([ranked[:1], ranked[2:], ranked[1:2]])
+    place = np.empty(ranked.size, np.int32)
+    place[ranked] = np.arange(ranked.size)
+    order = np.argsort(place[colour], kind="stable").astype(np.int32)
+    return order, np.concatenate([[0], np.cumsum(sizes[ranked])]).astype(np.int64)
+
+
+def graph(
+    indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, diagonal: np.ndarray, colours: np.ndarray
+) -> Graph:
+    """A coloured graph on the CPU."""
     inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
-    entries, middle, reciprocal = (torch.from_numpy(a) for a in (weights, diagonal, inverse))
-    return Graph(*pattern, entries, middle, reciprocal, order, colours)
+    pattern = torch.from_numpy(indptr), torch.from_numpy(indices)
+    values = torch.from_numpy(weights), torch.from_numpy(diagonal), torch.from_numpy(inverse)
+    return Graph(*pattern, *values, colours)
 
 
 def on_device(g: Graph, device: torch.device) -> Graph:
@@ -59,8 +71,8 @@ def on_device(g: Graph, device: torch.device) -> Graph:
     diagonal[diagonal == 0] = 1
     A = (scipy.sparse.dia_array((diagonal[None], [0]), shape=(size, size)) - W).tocsr()
     indptr, indices, entries = (torch.from_numpy(a).to(device) for a in (A.indptr, A.indices, A.data))
-    middle, inverse, order = (a.to(device) for a in (torch.from_numpy(diagonal), g.inverse, g.order))
-    return Graph(indptr, indices, entries, middle, inverse, order, g.colours)
+    middle, inverse = torch.from_numpy(diagonal).to(device), g.inverse.to(device)
+    return Graph(indptr, indices, entries, middle, inverse, g.colours)
 
 
 def smooth(
@@ -75,13 +87,8 @@ def smooth(
     coarse_x: Tensor | None = None,
     coarse_b: Tensor | None = None,
     aggregate: Tensor | None = None,
-    relaxation: Tensor | None = None,
 ) -> None:
-    """Prolong, sweep through the colours, restrict the residual; see `learnsolve.kernels.grid.smooth`.
-
-    ``relaxation``, of shape ``(sweeps, n)``, replaces ``omega / d``; with ``reverse`` its sweeps are counted
-    from the last.
-    """
+    """Prolong, sweep through the colours, restrict the residual; see `learnsolve.kernels.grid.smooth`."""
     if x.device.type == "cpu":
         from learnsolve.kernels import graph_numba
 
@@ -95,12 +102,10 @@ def smooth(
             g.inverse.numpy(),
             b.numpy(),
             values,
-            g.order.numpy(),
             g.colours,
             empty if coarse_x is None else coarse_x.numpy(),
             empty if coarse_b is None else coarse_b.numpy(),
             np.empty(0, np.int32) if aggregate is None else aggregate.numpy(),
-            empty.reshape(0, 0) if relaxation is None else relaxation.numpy(),
             values.dtype.type(omega),
             int(coarse_x is not None),
             sweeps,
@@ -115,15 +120,11 @@ def smooth(
     if coarse_x is not None and aggregate is not None:
         known = aggregate >= 0
         x[known] += coarse_x[aggregate[known].long()]
-    parts = [g.order[lo:hi] for lo, hi in zip(g.colours[:-1].tolist(), g.colours[1:].tolist(), strict=True)]
-    for sweep in reversed(range(sweeps)) if reverse else range(sweeps):
+    ends = zip(g.colours[:-1].tolist(), g.colours[1:].tolist(), strict=True)
+    parts = [torch.arange(lo, hi, dtype=torch.int32, device=x.device) for lo, hi in ends]
+    for _ in range(sweeps):
         for rows in reversed(parts) if reverse else parts:
-            if relaxation is None:
-                sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, omega)
-                continue
-            before = x[rows]
-            sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, 1.0)
-            x[rows] = torch.lerp(before, x[rows], relaxation[sweep, rows] * g.diagonal[rows])
+            sparse.relax_rows(g.indptr, g.indices, g.weights, g.diagonal, b, x, rows, omega)
     if coarse_b is not None and aggregate is not None:
         r = sparse.residual(g.indptr, g.indices, g.weights, b, x)
         known = aggregate >= 0

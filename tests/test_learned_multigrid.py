@@ -57,7 +57,7 @@ def test_kernels_do_what_the_unrolled_cycle_does(name, threads, monkeypatch):
     for module in ("learned_multigrid", "multigrid_setup"):
         monkeypatch.setattr(f"learnsolve.preconditioners.{module}.threads", lambda size: threads)
     A, weights = DOMAINS[name](), network(0.2)
-    M = LearnedMultigrid(weights, precision="double", coarsest=20).cycle_on(A)
+    M = LearnedMultigrid(weights, precision="double", coarsest=20).cycle_on(A, graphs=True)
     unrolled = UnrolledMultigrid(A, M)
     with torch.no_grad():
         levels = unrolled.set_up(weights)
@@ -129,7 +129,7 @@ def test_wrong_weights_give_right_answers(name, spread):
 def test_gradients_pass_through_the_set_up(name):
     A = poisson.obstacles((6, 6), seed=1).A if name == "obstacles-2d" else poisson.jump((4, 4, 4), 10.0).A
     made = network(0.2, options=CouplingOptions(rounds=1)).double()
-    M = LearnedMultigrid(made, precision="double", coarsest=6).cycle_on(A)
+    M = LearnedMultigrid(made, precision="double", coarsest=6).cycle_on(A, graphs=True)
     unrolled = UnrolledMultigrid(A, M)
     b = torch.randn(1, unrolled.levels[0].n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     names = [name for name, _ in made.named_parameters()]
@@ -152,7 +152,7 @@ def test_gradients_reach_the_coefficients():
 
     def answer(coefficients):
         A = GridPoisson(cells, coefficients=coefficients, boundary="dirichlet")
-        M = LearnedMultigrid(made, precision="double", coarsest=6).cycle_on(A)
+        M = LearnedMultigrid(made, precision="double", coarsest=6).cycle_on(A, graphs=True)
         M.scale = 1.0
         unrolled = UnrolledMultigrid(A, M)
         return unrolled.image(0, unrolled.fine(), torch.ones(1, 36, dtype=torch.float64))
@@ -229,7 +229,7 @@ def test_files_of_weights(tmp_path):
     with pytest.raises(WeightsError, match="kind 'dcdm', expected 'multigrid'"):
         LearnedMultigrid.load(path)
     made = network(0.1)
-    made.own = torch.nn.Parameter(torch.zeros(3, 5))
+    made.own = torch.nn.Parameter(torch.zeros(3))
     save_network(path, KIND, made)
     with pytest.raises(WeightsError, match="own has shape"):
         LearnedMultigrid.load(path)

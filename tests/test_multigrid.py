@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,21 +62,52 @@ def test_f_cycles_take_no_more_iterations_than_v():
     assert counts["W"] <= counts["F"] <= counts["V"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("omega", [1.0, 1.3])
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_graph_relaxation_of_each_unknown(reverse):
-    levels = Multigrid(coarsest=20, precision="double").build(poisson.jump((32, 32)).A).levels
-    level = next(level for level in levels if isinstance(level, GraphLevel))
+def test_sweeps_and_transfers_on_a_graph(reverse, fresh, omega, threads, monkeypatch):
+    monkeypatch.setattr(graph_kernels, "threads", lambda size: threads)
+    # In two dimensions half of these unknowns suffice for a parallel colour.
+    shape = (400, 400) if threads == 2 else (32, 32)
+    levels = Multigrid(coarsest=20, precision="double").build(poisson.jump(shape).A).levels
+    place = next(place for place, level in enumerate(levels) if isinstance(level, GraphLevel))
+    level, coarse = levels[place], levels[place + 1].x.numel()
+    g = level.graph
+    W = scipy.sparse.csr_array((g.weights.numpy(), g.indices.numpy(), g.indptr.numpy()))
+    A = (scipy.sparse.diags_array(g.diagonal.numpy()) - W).tocsr()
     generator = torch.Generator().manual_seed(0)
-    size = level.x.numel()
-    weights = torch.rand(2, size, generator=generator, dtype=torch.float64)
-    b, x = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(2))
-    A = np.stack([level.image(row).numpy() for row in torch.eye(size, dtype=torch.float64)], 1)
-    expected, order, colours = x.numpy().copy(), level.graph.order.numpy(), level.graph.colours
-    steps = [(s, order[lo:hi]) for s in range(2) for lo, hi in pairwise(colours)]
-    for sweep, rows in reversed(steps) if reverse else steps:
-        expected[rows] += weights[sweep, rows].numpy() * (b.numpy() - A @ expected)[rows]
-    graph_kernels.smooth(level.graph, b, x, sweeps=2, reverse=reverse, relaxation=weights)
+    b, x = (torch.randn(W.shape[0], generator=generator, dtype=torch.float64) for _ in range(2))
+    up, down = torch.randn(coarse, generator=generator, dtype=torch.float64), torch.ones(coarse).double()
+    known = level.aggregate.numpy() >= 0
+    parents = level.aggregate.numpy()[known]
+    expected = np.zeros_like(x) if fresh else x.numpy().copy()
+    transfer = {"coarse_b": down}
+    if reverse:
+        transfer = {"coarse_x": up}
+        expected[known] += up.numpy()[parents]
+    steps = 2 * [slice(lo, hi) for lo, hi in pairwise(g.colours)]
+    for rows in reversed(steps) if reverse else steps:
+        expected[rows] += omega / g.diagonal.numpy()[rows] * (b.numpy()[rows] - A[rows] @ expected)
+    graph_kernels.smooth(
+        g, b, x, omega=omega, sweeps=2, reverse=reverse, fresh=fresh, aggregate=level.aggregate, **transfer
+    )
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-10, atol=1e-12)
+    if not reverse:
+        wanted = np.bincount(parents, (b.numpy() - A @ expected)[known], coarse)
+        np.testing.assert_allclose(down.numpy(), wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_colours_of_a_graph_are_not_coupled():
+    level = Multigrid(coarsest=20).build(poisson.maze((33, 31), period=9).A).levels[2]
+    assert isinstance(level, GraphLevel)
+    g = level.graph
+    colour = np.repeat(np.arange(g.colours.size - 1), np.diff(g.colours))
+    rows = np.repeat(np.arange(colour.size), np.diff(g.indptr.numpy()))
+    assert (colour[rows] != colour[g.indices.numpy()]).all()
+    sizes = np.diff(g.colours)
+    assert sizes[0] == sizes.max()
+    assert sizes[-1] == sizes[1:].max()
 
 
 def test_few_unknowns_are_solved_exactly():

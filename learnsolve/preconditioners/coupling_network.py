@@ -40,7 +40,7 @@ class CouplingOptions:
 
 
 class Unknowns(NamedTuple):
-    """What the network is told of a coarse level of ``n`` unknowns and ``m`` undirected edges.
+    """What the network is told of the first coarse level, of ``n`` unknowns and ``m`` undirected edges.
 
     Attributes
     ----------
@@ -60,19 +60,19 @@ class Unknowns(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What the network says of a coarse level.
+    """What the network says of the first coarse level.
 
     Attributes
     ----------
     multiplier, excess : (m,) and (n,) Tensor
         Factors for the couplings and for the coupling to boundary values.
-    omega : (n, 4) Tensor
-        Over-relaxation in the first and the other colours of the first sweep and of the second.
+    embedding : (n, WIDTH) Tensor
+        What it has made of the unknowns.
     """
 
     multiplier: Tensor
     excess: Tensor
-    omega: Tensor
+    embedding: Tensor
 
 
 class CouplingNetwork(nn.Module):
@@ -87,7 +87,7 @@ class CouplingNetwork(nn.Module):
     --------
     >>> network = CouplingOptions().build()
     >>> sum(p.numel() for p in network.parameters())
-    2490
+    2678
     """
 
     node: nn.Parameter
@@ -100,6 +100,7 @@ class CouplingNetwork(nn.Module):
     coupling: nn.Parameter
     own: nn.Parameter
     cell: nn.Parameter
+    parent: nn.Parameter
     relaxation: nn.Parameter
 
     def __init__(self, options: CouplingOptions) -> None:
@@ -116,8 +117,9 @@ class CouplingNetwork(nn.Module):
             "pair": (width, width),
             "joint": (EDGE_FEATURES + 1, width),
             "coupling": (width + 1,),
-            "own": (width + 1, 5),
+            "own": (width + 1,),
             "cell": (CELL_FEATURES + 1, width),
+            "parent": (width, width),
             "relaxation": (width + 1, 4),
         }
         for name, shape in shapes.items():
@@ -132,7 +134,7 @@ class CouplingNetwork(nn.Module):
         return asdict(self.options)
 
     def unknowns(self, level: Unknowns) -> Tuned:
-        """Corrections of a coarse level."""
+        """Corrections of the first coarse level."""
         h = torch.relu(_affine(level.nodes, self.node))
         for r in range(self.options.rounds):
             sent, told = h @ self.sender[r], _affine(level.edges, self.edge[r])
@@ -141,14 +143,16 @@ class CouplingNetwork(nn.Module):
             h = torch.relu(_affine(h, self.keep[r]) + heard @ self.take[r])
         paired = h @ self.pair
         joint = torch.relu(_affine(level.edges, self.joint) + paired[level.i] + paired[level.j])
-        own = _affine(h, self.own)
-        return Tuned(
-            self._bounded(_affine(joint, self.coupling)), self._bounded(own[:, 0]), _over(own[:, 1:])
-        )
+        return Tuned(self._bounded(_affine(joint, self.coupling)), self._bounded(_affine(h, self.own)), h)
 
-    def cells(self, features: Tensor) -> Tensor:
-        """Over-relaxations ``(n, 4)`` of cells of the finest grid with features ``(n, CELL_FEATURES)``."""
-        return _over(_affine(torch.relu(_affine(features, self.cell)), self.relaxation))
+    def cells(self, features: Tensor, parents: Tensor) -> Tensor:
+        """Over-relaxation of the first and the other colour of the first sweep and of the second.
+
+        ``(n, 4)``, for cells of the finest grid with features ``(n, CELL_FEATURES)`` that belong to coarse
+        unknowns with embeddings ``(n, WIDTH)``.
+        """
+        hidden = torch.relu(_affine(features, self.cell) + parents @ self.parent)
+        return _over(_affine(hidden, self.relaxation))
 
     def _bounded(self, value: Tensor) -> Tensor:
         bound = self.options.bound

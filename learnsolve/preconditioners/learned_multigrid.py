@@ -8,32 +8,30 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
-from learnsolve.kernels.stencil import Stencil, UnitStencil
+from learnsolve.kernels.stencil import Stencil
 from learnsolve.kernels.threads import threads
 from learnsolve.operators import GridPoisson, Operator
 from learnsolve.preconditioners.base import Preconditioner
 from learnsolve.preconditioners.coupling_network import CouplingNetwork, CouplingOptions
 from learnsolve.preconditioners.multigrid import Multigrid, MultigridCycle
-from learnsolve.preconditioners.multigrid_levels import GraphLevel
 from learnsolve.training.shipped import load_network
 
 if TYPE_CHECKING:
     from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
 
 KIND = "multigrid"
-SAFE = 1.8
 
 
 @dataclass(frozen=True)
 class LearnedMultigrid(Preconditioner):
     """A multigrid cycle for a `GridPoisson` that a network has fitted to the domain.
 
-    The network runs once, in the set-up, level by level. From the shape of the aggregates and the couplings
-    between them it predicts a factor for each coupling of the coarse operators, one for each coupling to a
-    boundary value, and over-relaxations for each unknown. The cycle is then that of `Multigrid`, in the same
-    kernels: linear, symmetric and, whatever the weights, positive definite as a V-cycle: factors are positive
-    and over-relaxations lie between 0 and 2. A W-cycle needs more, that no coarse cycle corrects twice too
-    far; the set-up measures it, and takes the V-cycle where it does not hold.
+    The network runs once, in the set-up. From the shape of the aggregates and the couplings between them it
+    predicts a factor for each coupling of the first coarse operator, one for each coupling to a boundary
+    value, and over-relaxations for each cell. The cycle is then that of `Multigrid`, in the same kernels:
+    linear, symmetric and positive definite whatever the weights, for factors are positive, over-relaxations
+    lie between 0 and 2, and the levels below are rescaled aggregations of the first coarse one, whatever that
+    is: their cycles never correct twice too far.
 
     Parameters
     ----------
@@ -115,14 +113,11 @@ class LearnedMultigrid(Preconditioner):
                 stacklevel=2,
             )
             return MultigridCycle(A, self._classical())
-        cycle = self.cycle_on(A)
-        if self.cycle == "W" and not all(_safe(cycle, place) for place in range(1, len(cycle.levels) - 1)):
-            cycle.options = Multigrid(cycle="V", precision=self.precision)
-        return cycle
+        return self.cycle_on(A)
 
-    def cycle_on(self, A: GridPoisson) -> MultigridCycle:
-        """The cycle as the network makes it, unchecked."""
-        return MultigridCycle(A, self._classical(), _Prediction(self._network(A)))
+    def cycle_on(self, A: GridPoisson, graphs: bool = False) -> MultigridCycle:
+        """The cycle; with ``graphs`` all its coarse levels are graphs, as `UnrolledMultigrid` wants them."""
+        return MultigridCycle(A, self._classical(), _Prediction(self._network(A)), graphs)
 
     def _network(self, A: GridPoisson) -> CouplingNetwork:
         return self.network if self.network is not None else load(f"poisson{A.cells.ndim}d")
@@ -133,21 +128,6 @@ def load(weights: str | Path) -> CouplingNetwork:
     return load_network(KIND, weights, lambda **options: CouplingOptions(**options).build())
 
 
-def _safe(cycle: MultigridCycle, place: int) -> bool:
-    """Whether the cycle from a level on corrects nothing nearly twice too far, by a few power iterations."""
-    level = cycle.levels[place]
-    assert isinstance(level, GraphLevel)
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(level.x.shape, generator=generator, dtype=torch.float32).to(level.x)
-    grown = 0.0
-    for _ in range(3):
-        level.b.copy_(level.image(v))
-        cycle._cycle(place, True, "W")
-        grown = float(level.x.norm() / v.norm().clamp(min=1e-30))
-        v = level.x / level.x.norm().clamp(min=1e-30)
-    return bool(np.isfinite(grown)) and grown < SAFE
-
-
 class _Prediction:
     """The network's corrections, as the levels are made."""
 
@@ -155,34 +135,33 @@ class _Prediction:
         self.bound = np.float32(network.options.bound)
         self.weights = network.arrays()
 
-    def cells(self, stencil: Stencil, scale: float, dtype: np.dtype) -> np.ndarray:
-        from learnsolve.kernels import coupling_numba
-
-        shape = (stencil.code if isinstance(stencil, UnitStencil) else stencil.diagonal).shape
-        relaxation = np.empty((2, *shape), dtype)
-        count = threads(int(np.prod(shape)))
-        coupling_numba.relax_cells(stencil, self.weights, scale, relaxation, count)
-        return relaxation
-
-    def unknowns(
-        self, graph: "CoarseGraph", block: np.ndarray, kids: int
-    ) -> tuple["CoarseGraph", np.ndarray]:
+    def couplings(self, graph: "CoarseGraph", halved: np.ndarray) -> "CoarseGraph":
         from learnsolve.kernels import coupling_numba
 
         n = graph.excess.size
         couplings, excess = np.empty_like(graph.weights), np.empty_like(graph.excess)
-        omega = np.empty((n, 4), np.float32)
-        sides = 2 * int((block > 1).sum())
-        coupling_numba.predict(
+        self.classes = np.empty(n, np.int32)
+        axes = np.float32(halved.sum())
+        self.embeddings = coupling_numba.predict(
             graph,
-            block.astype(np.float32),
-            np.float32(kids),
-            np.float32(sides),
+            np.where(halved, np.float32(2), np.float32(1)),
+            np.float32(2**axes),
+            np.float32(2 * axes),
             self.bound,
             self.weights,
             couplings,
             excess,
-            omega,
+            self.classes,
             threads(8 * n),
         )
-        return graph._replace(weights=couplings, excess=excess), omega
+        return graph._replace(weights=couplings, excess=excess)
+
+    def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
+        from learnsolve.kernels import coupling_numba
+
+        relaxation = np.empty((2, *aggregate.shape), dtype)
+        count = threads(aggregate.size)
+        coupling_numba.relax_cells(
+            stencil, aggregate, self.classes, self.embeddings, self.weights, scale, relaxation, count
+        )
+        return relaxation

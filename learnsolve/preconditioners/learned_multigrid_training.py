@@ -150,7 +150,7 @@ def train(
         module = Unrolled(config.network.build(), config)
     # What is aggregated does not depend on the network.
     options = LearnedMultigrid(module.network, coarsest=config.coarsest)
-    domains = [UnrolledMultigrid(A, options.cycle_on(A)) for A in matrices]
+    domains = [UnrolledMultigrid(A, options.cycle_on(A, graphs=True)) for A in matrices]
 
     def batches(step: int, generator: torch.Generator) -> list[tuple[UnrolledMultigrid, Tensor]]:
         chosen = torch.randint(len(domains), (config.batch,), generator=generator).tolist()

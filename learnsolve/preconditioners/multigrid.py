@@ -97,10 +97,12 @@ class Multigrid(Preconditioner):
 class MultigridCycle(Inverse):
     """One cycle of `Multigrid` as an operator; `levels` from fine to coarse."""
 
-    def __init__(self, A: GridPoisson, options: Multigrid, tuning: Tuning | None = None) -> None:
+    def __init__(
+        self, A: GridPoisson, options: Multigrid, tuning: Tuning | None = None, graphs: bool = False
+    ) -> None:
         self.options = options
         inside = torch.float32 if options.precision == "single" else torch.float64
-        self.levels, self.coarsenings, self.scale = hierarchy(A, options, inside, tuning)
+        self.levels, self.coarsenings, self.scale = hierarchy(A, options, inside, tuning, graphs)
         symmetric = options.cycle != "F"
         super().__init__(
             A, self._cycle_on, None, "multigrid", positive_definite=symmetric, hermitian=symmetric

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from learnsolve.kernels import graph as graph_kernels
 from learnsolve.kernels import grid as grid_kernels
-from learnsolve.kernels import sparse as sparse_kernels
 from learnsolve.kernels.stencil import FaceStencil, Stencil
 
 
@@ -72,13 +71,12 @@ class GridLevel:
 
 @dataclass
 class GraphLevel:
-    """A level on a graph: multicolour Gauss-Seidel sweeps; ``relaxation`` as that of a `GridLevel`."""
+    """A level on a graph: multicolour Gauss-Seidel sweeps."""
 
     graph: graph_kernels.Graph
     b: Tensor
     x: Tensor
     aggregate: Tensor | None
-    relaxation: Tensor | None = None
 
     def down(self, coarse_b: Tensor, sweeps: int, omega: float, fresh: bool) -> None:
         """Smooth, then restrict the residual."""
@@ -92,7 +90,6 @@ class GraphLevel:
             fresh=fresh,
             coarse_b=coarse_b,
             aggregate=self.aggregate,
-            relaxation=self.relaxation,
         )
 
     def up(self, coarse_x: Tensor, sweeps: int, omega: float) -> None:
@@ -106,15 +103,7 @@ class GraphLevel:
             reverse=True,
             coarse_x=coarse_x,
             aggregate=self.aggregate,
-            relaxation=self.relaxation,
         )
-
-    def image(self, x: Tensor) -> Tensor:
-        """``A x``."""
-        g = self.graph
-        product = sparse_kernels.spmv(g.indptr, g.indices, g.weights, x)
-        # Only elsewhere do the entries hold the diagonal.
-        return g.diagonal * x - product if x.device.type == "cpu" else product
 
     def solve(self) -> None:
         """A coarsest level too large for factors: many symmetric sweeps."""

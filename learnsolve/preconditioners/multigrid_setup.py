@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import scipy.sparse
 import torch
-from torch import Tensor
 
 from learnsolve.kernels import graph as graph_kernels
 from learnsolve.kernels.stencil import FaceStencil, Stencil, UnitStencil
@@ -39,27 +38,42 @@ class Coarsening:
     boundary : float
         How much the coupling to a boundary value counts.
     graph : CoarseGraph
-        The coarse level.
+        The coarse level, its unknowns numbered colour by colour.
+    colours : (colours + 1,) int64 array
+        Where each colour begins.
     """
 
     aggregate: np.ndarray
     halved: np.ndarray
     boundary: float
     graph: "CoarseGraph"
+    colours: np.ndarray
+
+    @classmethod
+    def coloured(
+        cls, aggregate: np.ndarray, halved: np.ndarray, boundary: float, graph: "CoarseGraph", coarsest: int
+    ) -> "Coarsening":
+        """With the graph's unknowns numbered anew, unless they are so few that they are solved directly."""
+        from learnsolve.kernels import coarsen_graph_numba
+
+        size = graph.excess.size
+        colours = np.array([0, size])
+        if size > coarsest:
+            order, colours = graph_kernels.colour_order(graph.indptr, graph.indices)
+            graph = coarsen_graph_numba.renumber(graph, order, aggregate.reshape(-1))
+        return cls(aggregate, halved, boundary, graph, colours)
 
 
 class Tuning(Protocol):
-    """What may change the levels while they are made."""
+    """What may change the finest level and the first coarse one while they are made."""
 
-    def cells(self, stencil: Stencil, scale: float, dtype: np.dtype) -> np.ndarray | None:
-        """Over-relaxation by diagonal of the finest level, ``(2, nz, ny, nx)``, or None."""
+    def couplings(self, graph: "CoarseGraph", halved: np.ndarray) -> "CoarseGraph":
+        """The first coarse level with other couplings; ``halved`` says which axes were coarsened."""
 
-    def unknowns(
-        self, graph: "CoarseGraph", block: np.ndarray, kids: int
-    ) -> tuple["CoarseGraph", np.ndarray | None]:
-        """A coarse level in place of another, and over-relaxations ``(n, 4)``, or None.
+    def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
+        """After that, over-relaxation by diagonal of the finest level, ``(2, nz, ny, nx)``.
 
-        ``block`` is the size of its blocks in cells, ``kids`` how many children a whole block has.
+        ``aggregate`` has each cell's coarse unknown, ``scale`` is that of the level over the stencil.
         """
 
 
@@ -87,14 +101,18 @@ def _scaled(stencil: Stencil, factor: float, dtype: np.dtype) -> Stencil:
 
 
 def hierarchy(
-    A: GridPoisson, options: "Multigrid", inside: torch.dtype, tuning: Tuning | None = None
+    A: GridPoisson,
+    options: "Multigrid",
+    inside: torch.dtype,
+    tuning: Tuning | None = None,
+    graphs: bool = False,
 ) -> tuple[list[Level], list[Coarsening], float]:
-    """All levels, with a ``tuning`` the steps between them, and a scale.
+    """All levels, with ``graphs`` the steps between them, and a scale.
 
-    The levels are of the matrix times the scale, which brings its entries near one. With a ``tuning`` all
-    levels but the first are graphs.
+    The levels are of the matrix times the scale, which brings its entries near one. With ``graphs`` all
+    levels but the first are graphs, where otherwise they stay grids as long as no block is split.
     """
-    from learnsolve.kernels import coarsen_numba
+    from learnsolve.kernels import aggregate_numba, coarsen_numba
 
     dtype = np.dtype(np.float32 if inside == torch.float32 else np.float64)
     device = A.device
@@ -121,29 +139,42 @@ def hierarchy(
         here = scale if depth == 0 else 1.0
         factors = np.where(halved, 0.5, 1.0) * here
         boundary = here * (2**depth + 1) / (2 ** (depth + 1) + 1)
-        aggregate = np.empty(shape, np.int32)
-        count, filled = coarsen_numba.aggregate_blocks(
-            stencil, halved, options.strength, aggregate, count_threads
+        below = tuple((n + h) >> h for n, h in zip(shape, halved.tolist(), strict=True))
+        aggregate, blocks = np.empty(shape, np.int32), np.empty(below, np.int32)
+        count, filled = aggregate_numba.aggregate_blocks(
+            stencil, halved, options.strength, aggregate, blocks, count_threads
         )
-        split = count != filled or tuning is not None
-        relaxation = None if tuning is None else tuning.cells(stencil, here, dtype)
+        split, tuned = graphs or count != filled, tuning if depth == 0 else None
+        graph = None
+        if split or tuned is not None:
+            graph = coarsen_numba.grid_to_graph(
+                stencil, absorption, excess, aggregate, blocks, count,
+                halved, factors, boundary, here, count_threads,
+            )  # fmt: skip
+        if graph is not None and split:
+            step = Coarsening.coloured(aggregate, halved, boundary / here, graph, options.coarsest)
+            graph = step.graph
+        relaxation = None
+        if graph is not None and tuned is not None:
+            graph = tuned.couplings(graph, halved)
+            relaxation = tuned.cells(stencil, aggregate, here, dtype)
         scaled = _scaled(stencil, here, dtype)
         levels.append(_grid_level(scaled, aggregate if split else None, relaxation, options, device))
-        if split:
-            graph = coarsen_numba.grid_to_graph(
-                stencil, absorption, excess, aggregate, count, halved, factors, boundary, here, count_threads
-            )
-            step = Coarsening(aggregate, halved, boundary / here, graph)
-            below, steps = _graph_levels(step, coupling, depth + 1, options, inside, device, tuning)
-            # Without a network nobody asks for the steps, which hold much memory.
-            return levels + below, [] if tuning is None else [step, *steps], scale
-        shape = tuple((n + h) >> h for n, h in zip(shape, halved.tolist(), strict=True))
+        if graph is not None and split:
+            step.graph = graph
+            rest, steps = _graph_levels(step, coupling, depth + 1, options, inside, device)
+            # Hardly anybody asks for the steps, which hold much memory.
+            return levels + rest, [step, *steps] if graphs else [], scale
+        shape = below
         fields = [np.zeros(shape, dtype) for _ in range(6)]
         if shape[0] == 1:
             fields[1] = np.zeros((1, 1, 1), dtype)
-        coarsen_numba.coarsen_grid(
-            stencil, absorption, excess, halved, factors, boundary, here, *fields, count_threads
-        )
+        if graph is not None:
+            coarsen_numba.graph_to_grid(graph, *fields)
+        else:
+            coarsen_numba.coarsen_grid(
+                stencil, absorption, excess, halved, factors, boundary, here, *fields, count_threads
+            )
         stencil, absorption, excess = FaceStencil(*fields[:4]), fields[4], fields[5]
         unknowns, depth = count, depth + 1
     if isinstance(stencil, UnitStencil):
@@ -201,7 +232,6 @@ def _graph_levels(
     options: "Multigrid",
     inside: torch.dtype,
     device: torch.device,
-    tuning: Tuning | None,
 ) -> tuple[list[Level], list[Coarsening]]:
     """The levels from the first graph down, and the steps between them."""
     from learnsolve.kernels import coarsen_graph_numba
@@ -210,13 +240,8 @@ def _graph_levels(
     step = first
     levels: list[Level] = []
     steps: list[Coarsening] = []
-    block = np.where(first.halved, 2, 1)
     while True:
-        graph, omega = step.graph, None
-        if tuning is not None:
-            graph, omega = tuning.unknowns(graph, block, 2 ** int(step.halved.sum()))
-            # The caller keeps what the network has changed.
-            step.graph = graph
+        graph = step.graph
         size = graph.excess.size
         W = scipy.sparse.csr_array((graph.weights, graph.indices, graph.indptr), shape=(size, size))
         diagonal = np.asarray(W.sum(axis=1), np.float64) + graph.excess + graph.absorption
@@ -225,8 +250,9 @@ def _graph_levels(
         if size <= options.coarsest:
             inverse = dense_inverse(W.astype(np.float64), diagonal.astype(np.float64))
             return [*levels, DenseLevel(torch.from_numpy(inverse).to(device, inside), b, x)], steps
-        coloured = graph_kernels.graph(graph.indptr, graph.indices, graph.weights.astype(dtype), diagonal)
-        own = None if omega is None else _relaxation(coloured, omega).to(device, inside)
+        coloured = graph_kernels.graph(
+            graph.indptr, graph.indices, graph.weights.astype(dtype), diagonal, step.colours
+        )
         coloured = graph_kernels.on_device(coloured, device)
         extent = tuple((graph.position.max(axis=0) + 1).tolist())
         halved = _halved(extent, coupling)
@@ -240,19 +266,8 @@ def _graph_levels(
         )
         stuck = not halved.any() or coarse.excess.size > 0.9 * size
         if stuck or coarse.excess.size == 0:
-            return [*levels, GraphLevel(coloured, b, x, None, own)], steps
-        levels.append(GraphLevel(coloured, b, x, torch.from_numpy(aggregate).to(device), own))
-        step = Coarsening(aggregate, halved, boundary, coarse)
-        if tuning is not None:
-            steps.append(step)
-        block = block * np.where(halved, 2, 1)
+            return [*levels, GraphLevel(coloured, b, x, None)], steps
+        step = Coarsening.coloured(aggregate, halved, boundary, coarse, options.coarsest)
+        levels.append(GraphLevel(coloured, b, x, torch.from_numpy(aggregate).to(device)))
+        steps.append(step)
         depth += 1
-
-
-def _relaxation(graph: graph_kernels.Graph, omega: np.ndarray) -> Tensor:
-    """Over-relaxation by diagonal for two sweeps; the first colour and the others have each their own."""
-    later = torch.ones(graph.order.numel(), dtype=torch.long)
-    later[graph.order[: int(graph.colours[1])].long()] = 0
-    values = torch.from_numpy(omega).double()
-    chosen = torch.stack([values.gather(1, (2 * sweep + later)[:, None])[:, 0] for sweep in range(2)])
-    return chosen * graph.inverse.double()

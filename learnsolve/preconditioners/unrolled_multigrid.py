@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.operators import GridPoisson
-from learnsolve.preconditioners.coupling_network import CouplingNetwork, Tuned, Unknowns
+from learnsolve.preconditioners.coupling_network import CouplingNetwork, Unknowns
 from learnsolve.preconditioners.multigrid import MultigridCycle
 from learnsolve.preconditioners.multigrid_levels import GraphLevel
 from learnsolve.preconditioners.multigrid_setup import Coarsening
@@ -77,8 +77,7 @@ class UnrolledMultigrid:
     A : GridPoisson
         Real; its coefficients may require gradients.
     cycle : MultigridCycle
-        The cycle whose aggregates are taken; that of a `LearnedMultigrid`, so that all coarse levels are
-        graphs.
+        The cycle whose aggregates are taken, made so that all its coarse levels are graphs.
 
     Raises
     ------
@@ -117,12 +116,17 @@ class UnrolledMultigrid:
 
     def set_up(self, network: CouplingNetwork, dtype: torch.dtype = torch.float64) -> list[Values]:
         """The levels as the network makes them."""
-        top = self.fine(dtype)
-        omega = network.cells(self._cells(top).to(network.node.dtype)).to(dtype)
-        top.relaxation = self._relaxation(0, omega, top.d)
-        found = [top]
-        for place in range(1, len(self.levels)):
-            found.append(self._coarse(place, found[-1], network))
+        inside, top = network.node.dtype, self.fine(dtype)
+        w, e, a = self._summed(1, top)
+        told = self._told(self.levels[1], w, e, a, _gathered(top.d, self.levels[0], self.levels[1].n))
+        tuned = network.unknowns(told._replace(nodes=told.nodes.to(inside), edges=told.edges.to(inside)))
+        parent = self.levels[0].parent
+        assert parent is not None
+        omega = network.cells(self._cells(top).to(inside), tuned.embedding[parent]).to(dtype)
+        top.relaxation = self._relaxation(omega, top.d)
+        found = [top, self._values(1, w * tuned.multiplier.to(dtype), e * tuned.excess.to(dtype), a)]
+        for place in range(2, len(self.levels)):
+            found.append(self._values(place, *self._summed(place, found[-1])))
         return found
 
     def _cells(self, top: Values) -> Tensor:
@@ -134,32 +138,31 @@ class UnrolledMultigrid:
         d = top.d.clamp(min=1e-30)
         return torch.stack([(top.e + top.a) / d, open_faces / sides, high / d, low / d, ratio], 1)
 
-    def _relaxation(self, place: int, omega: Tensor, d: Tensor) -> Tensor:
-        """``(2, n)``."""
+    def _relaxation(self, omega: Tensor, d: Tensor) -> Tensor:
+        """Of the finest level, ``(2, n)``."""
         later = torch.ones(d.numel(), dtype=torch.long)
-        later[self.levels[place].colours[0][0]] = 0
+        later[self.levels[0].colours[0][0]] = 0
         chosen = [omega.gather(1, (2 * sweep + later)[:, None])[:, 0] for sweep in range(2)]
-        return torch.where(d > 0, torch.stack(chosen) / d.clamp(min=1e-30), 0.0)
+        return _over_diagonal(torch.stack(chosen), d)
 
-    def _coarse(self, place: int, above: Values, network: CouplingNetwork) -> Values:
+    def _summed(self, place: int, above: Values) -> tuple[Tensor, Tensor, Tensor]:
+        """Couplings, excess and absorption of a coarse level as they are without a network."""
         upper, level = self.levels[place - 1], self.levels[place]
         assert upper.cross is not None and upper.into is not None and upper.factor is not None
         w = torch.zeros(level.i.numel(), dtype=above.w.dtype)
         w = w.index_add(0, upper.into, above.w[upper.cross] * upper.factor)
         e, a = (_gathered(field, upper, level.n) for field in (above.e, above.a))
-        e = e * level.boundary
-        inner = _gathered(above.d, upper, level.n)
-        told = self._told(level, w, e, a, inner)
-        inside = network.node.dtype
-        tuned = network.unknowns(told._replace(nodes=told.nodes.to(inside), edges=told.edges.to(inside)))
-        tuned = Tuned(*(field.to(w.dtype) for field in tuned))
-        w, e = w * tuned.multiplier, e * tuned.excess
+        return w, e * level.boundary, a
+
+    def _values(self, place: int, w: Tensor, e: Tensor, a: Tensor) -> Values:
+        """A coarse level of such couplings."""
+        level = self.levels[place]
         d = _ends(w, level) + e + a
         values = Values(w, e, a, d, torch.zeros(0))
         if level.parent is None:
             values.inverse = _inverse(level, values)
         else:
-            values.relaxation = self._relaxation(place, tuned.omega, d)
+            values.relaxation = _over_diagonal(torch.ones(2, level.n, dtype=d.dtype), d)
         return values
 
     @staticmethod
@@ -241,6 +244,10 @@ class UnrolledMultigrid:
         return torch.stack(norms)
 
 
+def _over_diagonal(omega: Tensor, d: Tensor) -> Tensor:
+    return torch.where(d > 0, omega / d.clamp(min=1e-30), 0.0)
+
+
 def _ends(w: Tensor, level: Level) -> Tensor:
     """The sum over each unknown's edges."""
     return torch.zeros(level.n, dtype=w.dtype).index_add(0, level.i, w).index_add(0, level.j, w)
@@ -318,9 +325,7 @@ def _finest(A: GridPoisson) -> Level:
 def _colours(level: GraphLevel) -> Tensor:
     """The colour of each unknown."""
     counts = torch.as_tensor(np.diff(level.graph.colours))
-    colour = torch.empty(level.graph.order.numel(), dtype=torch.long)
-    colour[level.graph.order.long()] = torch.repeat_interleave(torch.arange(counts.numel()), counts)
-    return colour
+    return torch.repeat_interleave(torch.arange(counts.numel()), counts)
 
 
 def _below(upper: Level, step: Coarsening, colour: Tensor | None) -> Level:

@@ -5,16 +5,17 @@ from numba import njit, prange
 
 from learnsolve.kernels.aggregate_numba import EMPTY, SPLIT
 from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
-from learnsolve.kernels.faces_numba import diagonal_of, face_of, faces_of, located, shape_of
-from learnsolve.kernels.threads import kernel
+from learnsolve.kernels.faces_numba import diagonal_of, face_of, faces_of, located, outside_of, shape_of
+from learnsolve.kernels.threads import INLINE, kernel
 
 
-@njit(cache=True)
-def _excess_of(cells, absorption, k, j, i, faces):
+@njit(**INLINE)
+def _excess_of(cells, absorption, k, j, i):
     """Coupling of a cell to boundary values: what its diagonal has beyond faces and absorption."""
-    d = diagonal_of(cells, k, j, i)
-    value = d - faces.sum() - (absorption[k, j, i] if absorption.size > 0 else absorption.dtype.type(0))
-    return value if value > 1e-10 * d else 0.0 * d
+    value = outside_of(cells, k, j, i) * 1.0
+    if absorption.size > 0:
+        value -= absorption[k, j, i]
+    return value if value > 1e-10 * diagonal_of(cells, k, j, i) else 0.0
 
 
 @kernel
@@ -51,7 +52,7 @@ def coarsen_grid(
                             if excess.size > 0:
                                 e += excess[k, j, i]
                             else:
-                                e += _excess_of(cells, absorption, k, j, i, faces)
+                                e += _excess_of(cells, absorption, k, j, i)
                             if absorption.size > 0:
                                 a += absorption[k, j, i]
                             sides[0] += faces[0] if k == k0 else 0.0
@@ -268,8 +269,7 @@ def grid_to_graph(
                                 if excess.size > 0:
                                     e = excess[k, j, i] * 1.0
                                 else:
-                                    faces_of(cells, k, j, i, faces)
-                                    e = _excess_of(cells, absorption, k, j, i, faces) * 1.0
+                                    e = _excess_of(cells, absorption, k, j, i)
                                 graph_excess[mine] += e * boundary
                             if whole >= 0:
                                 d += diagonal_of(cells, k, j, i)

@@ -30,10 +30,10 @@ class Weights(NamedTuple):
     sender, edge, keep, take : (R, ...)
         Of the rounds of messages: ``(WIDTH, WIDTH)``, ``(EDGE_FEATURES + 1, WIDTH)``, ``(WIDTH + 1, WIDTH)``
         and ``(WIDTH, WIDTH)``.
-    pair, joint, coupling : (WIDTH, WIDTH), (EDGE_FEATURES + 1, WIDTH), (WIDTH + 1,)
-        From two embeddings and their edge to the edge's logarithm.
-    own : (WIDTH + 1,)
-        From an embedding to the logarithm of the excess.
+    pair, joint, coupling : (WIDTH, WIDTH), (EDGE_FEATURES + 1, WIDTH), (2, WIDTH + 1)
+        From two embeddings and their edge to the edge's logarithm, on the first coarse level and below.
+    own : (2, WIDTH + 1)
+        From an embedding to the logarithm of the excess, on the first coarse level and below.
     cell, parent, relaxation : (CELL_FEATURES + 1, WIDTH), (WIDTH, WIDTH), (WIDTH + 1, 4)
         From a cell of the finest grid and the embedding of its coarse unknown to the logits of its
         over-relaxations.
@@ -177,15 +177,16 @@ def _hear(features, sent, place, matrix, start, total):
 
 
 @njit(fastmath=MATH, cache=True)
-def _coupling(features, paired, i, j, matrix, out):
+def _coupling(features, paired, i, j, matrix, out, deep):
     """The logarithm of an edge's multiplier; ``i`` and ``j`` are the classes of its ends."""
     features, paired, matrix, out = address(features), address(paired), address(matrix), address(out)
-    total, bias = read(out, WIDTH), EDGE_FEATURES * WIDTH
+    row, bias = deep * (WIDTH + 1), EDGE_FEATURES * WIDTH
+    total = read(out, row + WIDTH)
     for k in range(WIDTH):
         value = read(matrix, bias + k) + (read(paired, i * WIDTH + k) + read(paired, j * WIDTH + k))
         for f in range(EDGE_FEATURES):
             value += read(features, f) * read(matrix, f * WIDTH + k)
-        total += max(value, np.float32(0)) * read(out, k)
+        total += max(value, np.float32(0)) * read(out, row + k)
     return total
 
 
@@ -229,12 +230,13 @@ def _update(h, i, keeping, taking, r, total, sides, new, at):
 
 
 @kernel
-def predict(graph, block, kids, sides, bound, weights, couplings, excess, classes, threads):
-    """What the network says of the first coarse level.
+def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, classes, threads):
+    """What the network says of a coarse level.
 
     ``block`` is the size of a full block in cells, ``kids`` how many children it has, ``sides`` how many
-    neighbours. Fills ``couplings`` and ``excess``, which take the places of the graph's weights and excess,
-    and ``classes`` (int32): each unknown's class. Returns the embeddings of the classes, ``(C, WIDTH)``.
+    neighbours; ``deep`` is 0 for the first coarse level and 1 below, where no factor is less than one. Fills
+    ``couplings`` and ``excess``, which take the places of the graph's weights and excess, and ``classes``
+    (int32): each unknown's class. Returns the embeddings of the classes, ``(C, WIDTH)``.
     """
     indptr, indices, plain, boundary = graph.indptr, graph.indices, graph.weights, graph.excess
     n, m, rounds = indptr.size - 1, indices.size, weights.edge.shape[0]
@@ -277,12 +279,13 @@ def predict(graph, block, kids, sides, bound, weights, couplings, excess, classe
                     _hear(features, sent, before[indices[q]], weights.edge, start, heard)
                 _update(h, before[i], weights.keep, weights.take, r, heard, sides, new, c)
         h = new
+    least = np.float32(0 if deep else -np.inf)
     paired, lifted = _products(h, weights.pair), np.empty(first.size, np.float32)
     for c in range(first.size):
-        value = weights.own[WIDTH]
+        value = weights.own[deep, WIDTH]
         for k in range(WIDTH):
-            value += h[c, k] * weights.own[k]
-        lifted[c] = _bounded(value, bound)
+            value += h[c, k] * weights.own[deep, k]
+        lifted[c] = _bounded(max(value, least), bound)
     for t in prange(threads):
         told = _told(graph, sizes, kids, sides)
         features, mask = np.empty(EDGE_FEATURES, np.float32), np.uint64(CACHE - 1)
@@ -298,9 +301,9 @@ def predict(graph, block, kids, sides, bound, weights, couplings, excess, classe
                 if known[slot] != key:
                     _edge_features(told, strongest, i, q, features)
                     value = _coupling(
-                        features, paired, classes[i], classes[j], weights.joint, weights.coupling
+                        features, paired, classes[i], classes[j], weights.joint, weights.coupling, deep
                     )
-                    known[slot], values[slot] = key, _bounded(value, bound)
+                    known[slot], values[slot] = key, _bounded(max(value, least), bound)
                 couplings[q] = plain[q] * values[slot]
                 # Rounding differs from the other end, and the matrix is to be symmetric to the last bit.
                 for p in range(indptr[j], indptr[j + 1]):

@@ -105,6 +105,41 @@ def _diagonal_overload(cells, k, j, i):
     return unit
 
 
+def outside_of(cells, k, j, i):
+    """What the diagonal of a cell has beyond its faces: boundary values and absorption."""
+
+
+@overload(outside_of, jit_options=INLINE)
+def _outside_overload(cells, k, j, i):
+    if is_faces(cells):
+
+        def face(cells, k, j, i):
+            nz, ny, nx = cells[-1]
+            d = diagonal_of(cells, k, j, i)
+            d -= face_of(cells, 0, k, j, i) if nz > 1 else 0
+            d -= face_of(cells, 0, k + 1, j, i) if k + 1 < nz else 0
+            d -= face_of(cells, 1, k, j, i) + face_of(cells, 2, k, j, i)
+            d -= face_of(cells, 1, k, j + 1, i) if j + 1 < ny else 0
+            return d - (face_of(cells, 2, k, j, i + 1) if i + 1 < nx else 0)
+
+        return face
+
+    def unit(cells, k, j, i):
+        (code, beside), w, shift, (nz, ny, nx) = cells
+        here = (k * ny + j) * nx + i
+        c = np.int64(read(code, here))
+        z, y, x = c & 3, c >> 2 & 3, c >> 4 & 3
+        z -= np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0
+        z -= np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0
+        y -= np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0
+        y -= np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0
+        x -= np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0
+        x -= np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0
+        return z * w[0] + y * w[1] + x * w[2] + shift
+
+    return unit
+
+
 def look_of(cells, k, j, i):
     """A number below 2^14 for all that a cell's coefficients can be; -1 where they can be anything."""
 

@@ -1,9 +1,11 @@
 """The learned multigrid: its kernels, its definiteness whatever the weights, its training and its files."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,6 +111,28 @@ def test_symmetric_and_definite_whatever_the_weights(seed, spread, shape, cycle,
     kept = vectors[:, size > 1e-9 * size[-1]]
     if kept.shape[1]:
         assert np.linalg.eigvalsh(kept.T @ (matrix + matrix.T) @ kept)[0] > 0
+
+
+@pytest.mark.parametrize("name", ["jump-3d", "maze-3d", "obstacles-2d"])
+def test_below_the_first_coarse_level_no_coupling_is_lowered(name):
+    """Then a coarse operator has at least half the energy of the exact one: why W-cycles are definite."""
+    made = network(0.5)
+    steps = LearnedMultigrid(made, precision="double", coarsest=8).cycle_on(DOMAINS[name](), graphs=True)
+    steps = steps.coarsenings
+    assert len(steps) > 1
+    assert steps[0].tuned
+    for above, step in pairwise(steps):
+        size, fine, coarse = above.graph.excess.size, above.graph, step.graph
+        known = np.flatnonzero(step.aggregate >= 0)
+        ones = (np.ones(known.size), (step.aggregate[known], known))
+        R = scipy.sparse.coo_array(ones, shape=(coarse.excess.size, size)).tocsr()
+        W = scipy.sparse.csr_array((fine.weights, fine.indices, fine.indptr), shape=(size, size))
+        least = 0.5 * (R @ W @ R.T).toarray()
+        np.fill_diagonal(least, 0)
+        shape = (coarse.excess.size,) * 2
+        found = scipy.sparse.csr_array((coarse.weights, coarse.indices, coarse.indptr), shape=shape)
+        assert (found.toarray() >= least * (1 - 1e-6)).all()
+        assert (coarse.excess >= 0.5 * (R @ fine.excess) * (1 - 1e-6)).all()
 
 
 @pytest.mark.parametrize("spread", [0.3, 10.0, np.nan])
@@ -229,7 +253,7 @@ def test_files_of_weights(tmp_path):
     with pytest.raises(WeightsError, match="kind 'dcdm', expected 'multigrid'"):
         LearnedMultigrid.load(path)
     made = network(0.1)
-    made.own = torch.nn.Parameter(torch.zeros(3))
+    made.own = torch.nn.Parameter(torch.zeros(3, 3))
     save_network(path, KIND, made)
     with pytest.raises(WeightsError, match="own has shape"):
         LearnedMultigrid.load(path)

@@ -40,7 +40,7 @@ class CouplingOptions:
 
 
 class Unknowns(NamedTuple):
-    """What the network is told of the first coarse level, of ``n`` unknowns and ``m`` undirected edges.
+    """What the network is told of a coarse level of ``n`` unknowns and ``m`` undirected edges.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Unknowns(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What the network says of the first coarse level.
+    """What the network says of a coarse level.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class CouplingNetwork(nn.Module):
     --------
     >>> network = CouplingOptions().build()
     >>> sum(p.numel() for p in network.parameters())
-    2678
+    2712
     """
 
     node: nn.Parameter
@@ -116,8 +116,8 @@ class CouplingNetwork(nn.Module):
             "take": (rounds, width, width),
             "pair": (width, width),
             "joint": (EDGE_FEATURES + 1, width),
-            "coupling": (width + 1,),
-            "own": (width + 1,),
+            "coupling": (2, width + 1),
+            "own": (2, width + 1),
             "cell": (CELL_FEATURES + 1, width),
             "parent": (width, width),
             "relaxation": (width + 1, 4),
@@ -133,8 +133,8 @@ class CouplingNetwork(nn.Module):
         """What it takes to build the network again."""
         return asdict(self.options)
 
-    def unknowns(self, level: Unknowns) -> Tuned:
-        """Corrections of the first coarse level."""
+    def unknowns(self, level: Unknowns, deep: bool = False) -> Tuned:
+        """Corrections of the first coarse level or, ``deep``, of one below, where no factor is below one."""
         h = torch.relu(_affine(level.nodes, self.node))
         for r in range(self.options.rounds):
             sent, told = h @ self.sender[r], _affine(level.edges, self.edge[r])
@@ -143,7 +143,11 @@ class CouplingNetwork(nn.Module):
             h = torch.relu(_affine(h, self.keep[r]) + heard @ self.take[r])
         paired = h @ self.pair
         joint = torch.relu(_affine(level.edges, self.joint) + paired[level.i] + paired[level.j])
-        return Tuned(self._bounded(_affine(joint, self.coupling)), self._bounded(_affine(h, self.own)), h)
+        factors = [_affine(joint, self.coupling[int(deep)]), _affine(h, self.own[int(deep)])]
+        if deep:
+            # Unlike that of relu, the gradient of clamp is one at zero, where training begins.
+            factors = [factor.clamp(min=0) for factor in factors]
+        return Tuned(self._bounded(factors[0]), self._bounded(factors[1]), h)
 
     def cells(self, features: Tensor, parents: Tensor) -> Tensor:
         """Over-relaxation of the first and the other colour of the first sweep and of the second.

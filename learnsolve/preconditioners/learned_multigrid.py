@@ -27,11 +27,11 @@ class LearnedMultigrid(Preconditioner):
     """A multigrid cycle for a `GridPoisson` that a network has fitted to the domain.
 
     The network runs once, in the set-up. From the shape of the aggregates and the couplings between them it
-    predicts a factor for each coupling of the first coarse operator, one for each coupling to a boundary
-    value, and over-relaxations for each cell. The cycle is then that of `Multigrid`, in the same kernels:
-    linear, symmetric and positive definite whatever the weights, for factors are positive, over-relaxations
-    lie between 0 and 2, and the levels below are rescaled aggregations of the first coarse one, whatever that
-    is: their cycles never correct twice too far.
+    predicts a factor for each coupling of the coarse operators, one for each coupling to a boundary value,
+    and over-relaxations for each cell. The cycle is then that of `Multigrid`, in the same kernels: linear,
+    symmetric and positive definite whatever the weights, for factors are positive, over-relaxations lie
+    between 0 and 2, and below the first coarse level no factor is less than one: no cycle there corrects
+    twice too far. Levels that stay grids keep their classical couplings below the first.
 
     Parameters
     ----------
@@ -134,26 +134,29 @@ class _Prediction:
     def __init__(self, network: CouplingNetwork) -> None:
         self.bound = np.float32(network.options.bound)
         self.weights = network.arrays()
+        self.classes: np.ndarray | None = None
 
-    def couplings(self, graph: "CoarseGraph", halved: np.ndarray) -> "CoarseGraph":
+    def couplings(self, graph: "CoarseGraph", halved: np.ndarray, block: np.ndarray) -> "CoarseGraph":
         from learnsolve.kernels import coupling_numba
 
-        n = graph.excess.size
+        n, axes = graph.excess.size, int(halved.sum())
         couplings, excess = np.empty_like(graph.weights), np.empty_like(graph.excess)
-        self.classes = np.empty(n, np.int32)
-        axes = np.float32(halved.sum())
-        self.embeddings = coupling_numba.predict(
+        classes = np.empty(n, np.int32)
+        embeddings = coupling_numba.predict(
             graph,
-            np.where(halved, np.float32(2), np.float32(1)),
+            block.astype(np.float32),
             np.float32(2**axes),
-            np.float32(2 * axes),
+            np.float32(2 * int((block > 1).sum())),
             self.bound,
+            int(self.classes is not None),
             self.weights,
             couplings,
             excess,
-            self.classes,
+            classes,
             threads(8 * n),
         )
+        if self.classes is None:
+            self.classes, self.embeddings = classes, embeddings
         return graph._replace(weights=couplings, excess=excess)
 
     def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:

@@ -41,6 +41,8 @@ class Coarsening:
         The coarse level, its unknowns numbered colour by colour.
     colours : (colours + 1,) int64 array
         Where each colour begins.
+    tuned : bool
+        Whether the graph's couplings are no longer the classical ones.
     """
 
     aggregate: np.ndarray
@@ -48,6 +50,7 @@ class Coarsening:
     boundary: float
     graph: "CoarseGraph"
     colours: np.ndarray
+    tuned: bool = False
 
     @classmethod
     def coloured(
@@ -65,10 +68,17 @@ class Coarsening:
 
 
 class Tuning(Protocol):
-    """What may change the finest level and the first coarse one while they are made."""
+    """What may change the levels while they are made.
 
-    def couplings(self, graph: "CoarseGraph", halved: np.ndarray) -> "CoarseGraph":
-        """The first coarse level with other couplings; ``halved`` says which axes were coarsened."""
+    It changes the finest level, the first coarse one, and those below if they are graphs because the first
+    one is.
+    """
+
+    def couplings(self, graph: "CoarseGraph", halved: np.ndarray, block: np.ndarray) -> "CoarseGraph":
+        """A coarse level with other couplings.
+
+        ``halved`` says which axes were coarsened, ``block`` is the size of a full block in cells.
+        """
 
     def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
         """After that, over-relaxation by diagonal of the finest level, ``(2, nz, ny, nx)``.
@@ -156,13 +166,15 @@ def hierarchy(
             graph = step.graph
         relaxation = None
         if graph is not None and tuned is not None:
-            graph = tuned.couplings(graph, halved)
+            graph = tuned.couplings(graph, halved, np.where(halved, 2, 1))
             relaxation = tuned.cells(stencil, aggregate, here, dtype)
         scaled = _scaled(stencil, here, dtype)
         levels.append(_grid_level(scaled, aggregate if split else None, relaxation, options, device))
         if graph is not None and split:
-            step.graph = graph
-            rest, steps = _graph_levels(step, coupling, depth + 1, options, inside, device)
+            step.graph, step.tuned = graph, tuned is not None
+            if count == filled:
+                tuned = None
+            rest, steps = _graph_levels(step, coupling, depth + 1, options, inside, device, tuned)
             # Hardly anybody asks for the steps, which hold much memory.
             return levels + rest, [step, *steps] if graphs else [], scale
         shape = below
@@ -232,6 +244,7 @@ def _graph_levels(
     options: "Multigrid",
     inside: torch.dtype,
     device: torch.device,
+    tuning: Tuning | None,
 ) -> tuple[list[Level], list[Coarsening]]:
     """The levels from the first graph down, and the steps between them."""
     from learnsolve.kernels import coarsen_graph_numba
@@ -240,6 +253,7 @@ def _graph_levels(
     step = first
     levels: list[Level] = []
     steps: list[Coarsening] = []
+    block = np.where(first.halved, 2, 1)
     while True:
         graph = step.graph
         size = graph.excess.size
@@ -268,6 +282,9 @@ def _graph_levels(
         if stuck or coarse.excess.size == 0:
             return [*levels, GraphLevel(coloured, b, x, None)], steps
         step = Coarsening.coloured(aggregate, halved, boundary, coarse, options.coarsest)
+        block = block * np.where(halved, 2, 1)
+        if tuning is not None:
+            step.graph, step.tuned = tuning.couplings(step.graph, halved, block), True
         levels.append(GraphLevel(coloured, b, x, torch.from_numpy(aggregate).to(device)))
         steps.append(step)
         depth += 1

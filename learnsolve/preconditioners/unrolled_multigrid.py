@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.operators import GridPoisson
-from learnsolve.preconditioners.coupling_network import CouplingNetwork, Unknowns
+from learnsolve.preconditioners.coupling_network import CouplingNetwork, Tuned, Unknowns
 from learnsolve.preconditioners.multigrid import MultigridCycle
 from learnsolve.preconditioners.multigrid_levels import GraphLevel
 from learnsolve.preconditioners.multigrid_setup import Coarsening
@@ -35,6 +35,8 @@ class Level:
     block, full, boundary : (3,) Tensor, int, float
         Of the step that made the level: size of its blocks in cells, children of a whole one, and what a
         coupling to a boundary value counts.
+    tuned : bool
+        Whether a network corrects the level.
     """
 
     n: int
@@ -49,6 +51,7 @@ class Level:
     block: Tensor
     full: int = 1
     boundary: float = 1.0
+    tuned: bool = False
     parent: Tensor | None = None
     cross: Tensor | None = None
     into: Tensor | None = None
@@ -116,18 +119,31 @@ class UnrolledMultigrid:
 
     def set_up(self, network: CouplingNetwork, dtype: torch.dtype = torch.float64) -> list[Values]:
         """The levels as the network makes them."""
-        inside, top = network.node.dtype, self.fine(dtype)
-        w, e, a = self._summed(1, top)
-        told = self._told(self.levels[1], w, e, a, _gathered(top.d, self.levels[0], self.levels[1].n))
-        tuned = network.unknowns(told._replace(nodes=told.nodes.to(inside), edges=told.edges.to(inside)))
-        parent = self.levels[0].parent
-        assert parent is not None
-        omega = network.cells(self._cells(top).to(inside), tuned.embedding[parent]).to(dtype)
-        top.relaxation = self._relaxation(omega, top.d)
-        found = [top, self._values(1, w * tuned.multiplier.to(dtype), e * tuned.excess.to(dtype), a)]
-        for place in range(2, len(self.levels)):
-            found.append(self._values(place, *self._summed(place, found[-1])))
+        found = [self.fine(dtype)]
+        for place in range(1, len(self.levels)):
+            level, above = self.levels[place], found[-1]
+            w, e, a = self._summed(place, above)
+            if level.tuned:
+                tuned = self._tuned(place, above.d, w, e, a, network)
+                w, e = w * tuned.multiplier.to(dtype), e * tuned.excess.to(dtype)
+                if place == 1:
+                    parent = self.levels[0].parent
+                    assert parent is not None
+                    cells = self._cells(above).to(network.node.dtype)
+                    omega = network.cells(cells, tuned.embedding[parent]).to(dtype)
+                    above.relaxation = self._relaxation(omega, above.d)
+            found.append(self._values(place, w, e, a))
         return found
+
+    def _tuned(
+        self, place: int, above: Tensor, w: Tensor, e: Tensor, a: Tensor, network: CouplingNetwork
+    ) -> Tuned:
+        """What the network says of a level; ``above`` is the diagonal over it."""
+        inside = network.node.dtype
+        inner = _gathered(above, self.levels[place - 1], self.levels[place].n)
+        told = self._told(self.levels[place], w, e, a, inner)
+        told = told._replace(nodes=told.nodes.to(inside), edges=told.edges.to(inside))
+        return network.unknowns(told, deep=place > 1)
 
     def _cells(self, top: Values) -> Tensor:
         level = self.levels[0]
@@ -351,5 +367,5 @@ def _below(upper: Level, step: Coarsening, colour: Tensor | None) -> Level:
     colours = [] if colour is None else _directed(n, i, j, colour)
     return Level(
         n, i, j, colours, fields[0], fields[1], merged, fields[2], torch.from_numpy(graph.position),
-        block, 2 ** int(step.halved.sum()), step.boundary,
+        block, 2 ** int(step.halved.sum()), step.boundary, step.tuned,
     )  # fmt: skip

@@ -48,7 +48,7 @@ def _all_strong_overload(stencil, theta):
 
 
 @njit(cache=True)
-def _join(cells, theta, halved, corners, z, y, x, faces, strongest, label):
+def _join(cells, theta, corners, z, y, x, faces, strongest, label):
     """Label the cells of a block by the strong couplings between them."""
     for a in range(8):
         label[a] = a
@@ -108,7 +108,7 @@ def aggregate_blocks(stencil, halved, theta, aggregate, blocks, threads):
                 if easy:
                     label[:] = COMPONENTS[corners]
                 else:
-                    _join(cells, theta, halved, corners, z, y, x, faces, strongest, label)
+                    _join(cells, theta, corners, z, y, x, faces, strongest, label)
                 first = count
                 for a in range(8):
                     if corners >> a & 1:

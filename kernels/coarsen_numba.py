@@ -33,10 +33,10 @@ def coarsen_grid(
     hz, hy, hx = halved[0], halved[1], halved[2]
     cz, cy, cx = diagonal.shape
     rows = cz * cy
-    blocks = max(1, min(threads, rows))
-    for t in prange(blocks):
+    shares = max(1, min(threads, rows))
+    for t in prange(shares):
         cells, faces, sides = located(stencil), np.empty(6, np.float64), np.empty(6, np.float64)
-        for row in range(t * rows // blocks, (t + 1) * rows // blocks):
+        for row in range(t * rows // shares, (t + 1) * rows // shares):
             big_k, big_j = row // cy, row % cy
             for big_i in range(cx):
                 e, a = 0.0, 0.0
@@ -136,6 +136,18 @@ def _sides(cells, blocks, halved, k, j, i, factors, ids, sums, many):
     return length, crossing
 
 
+@njit(**INLINE)
+def _scratch():
+    """Room for a cell's faces, and for the edges of a block: ends, weights, owners and faces merged."""
+    ids, sums, owner, many = (
+        np.empty(48, np.int64),
+        np.empty(48, np.float64),
+        np.empty(48, np.int64),
+        np.empty(48, np.int64),
+    )
+    return np.empty(6, np.float64), ids, sums, owner, many
+
+
 @njit(cache=True)
 def _parts(cells, aggregate, halved, big_k, big_j, big_i, factors, faces, ids, sums, owner, many):
     """Edges of the parts of a block; returns how many there are."""
@@ -205,8 +217,7 @@ def grid_to_graph(
     shares = max(1, min(threads, rows))
     bounds = np.zeros(count + 1, np.int32)
     for t in prange(shares):
-        cells, faces, many = located(stencil), np.empty(6, np.float64), np.empty(48, np.int64)
-        ids, sums, owner = np.empty(48, np.int64), np.empty(48, np.float64), np.empty(48, np.int64)
+        cells, (faces, ids, sums, owner, many) = located(stencil), _scratch()
         for row in range(t * rows // shares, (t + 1) * rows // shares):
             k, j = row // cy, row % cy
             for i in range(cx):
@@ -232,8 +243,7 @@ def grid_to_graph(
     graph_excess, graph_absorption = np.zeros(count, np.float32), np.zeros(count, np.float32)
     position = np.zeros((count, 3), np.int32)
     for t in prange(shares):
-        cells, faces, many = located(stencil), np.empty(6, np.float64), np.empty(48, np.int64)
-        ids, sums, owner = np.empty(48, np.int64), np.empty(48, np.float64), np.empty(48, np.int64)
+        cells, (faces, ids, sums, owner, many) = located(stencil), _scratch()
         for row in range(t * rows // shares, (t + 1) * rows // shares):
             big_k, big_j = row // cy, row % cy
             for big_i in range(cx):

@@ -374,14 +374,12 @@ def relax_cells(stencil, aggregate, classes, embeddings, weights, scale, relaxat
                 same = mine == group and looks == look
                 if looks < 0:
                     faces_of(cells, k, j, i, faces)
-                    now = diagonal_of(cells, k, j, i) * 1.0
-                    same = same and now == d
+                    same = same and diagonal_of(cells, k, j, i) == d
                     for f in range(6):
                         same = same and faces[f] == before[f]
                         before[f] = faces[f]
-                    d = now
                 if not same:
-                    group, look = mine, looks
+                    group, look, d = mine, looks, diagonal_of(cells, k, j, i) * 1.0
                     if looks < 0:
                         _cell_features(faces, d, sides, x)
                         key = _mixed(_key(x, CELL_FEATURES) * np.uint64(2 * mine + 1))
@@ -392,16 +390,12 @@ def relax_cells(stencil, aggregate, classes, embeddings, weights, scale, relaxat
                         known[slot] = key
                         if looks >= 0:
                             faces_of(cells, k, j, i, faces)
-                            d = diagonal_of(cells, k, j, i) * 1.0
                             _cell_features(faces, d, sides, x)
                         _relax_cell(
                             x, told, mine * WIDTH, weights.cell, weights.relaxation, logits, values, slot
                         )
-                        if looks >= 0:
-                            for f in range(4):
-                                values[slot, f] /= d * scale
                     for f in range(4):
-                        omega[f] = values[slot, f] / (1.0 if looks >= 0 else d * scale)
+                        omega[f] = values[slot, f] / (d * scale)
                 colour = (k + j + i) & 1
                 relaxation[0, k, j, i] = omega[colour]
                 relaxation[1, k, j, i] = omega[2 + colour]

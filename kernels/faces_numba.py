@@ -105,6 +105,32 @@ def _diagonal_overload(cells, k, j, i):
     return unit
 
 
+def look_of(cells, k, j, i):
+    """A number below 2^14 for all that a cell's coefficients can be; -1 where they can be anything.
+
+    It is the cell's code, followed by whether the six cells beside it are unknowns.
+    """
+
+
+@overload(look_of, jit_options=INLINE)
+def _look_overload(cells, k, j, i):
+    if is_faces(cells):
+        return lambda cells, k, j, i: np.int64(-1)
+
+    def unit(cells, k, j, i):
+        (code, beside), _, _, (nz, ny, nx) = cells
+        here = (k * ny + j) * nx + i
+        found = np.int64(read(code, here))
+        found = 2 * found + (np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0)
+        found = 2 * found + (np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0)
+        found = 2 * found + (np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0)
+        found = 2 * found + (np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0)
+        found = 2 * found + (np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0)
+        return 2 * found + (np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0)
+
+    return unit
+
+
 def outside_of(cells, k, j, i):
     """What the diagonal of a cell has beyond its faces: boundary values and absorption."""
 
@@ -125,40 +151,11 @@ def _outside_overload(cells, k, j, i):
         return face
 
     def unit(cells, k, j, i):
-        (code, beside), w, shift, (nz, ny, nx) = cells
-        here = (k * ny + j) * nx + i
-        c = np.int64(read(code, here))
-        z, y, x = c & 3, c >> 2 & 3, c >> 4 & 3
-        z -= np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0
-        z -= np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0
-        y -= np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0
-        y -= np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0
-        x -= np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0
-        x -= np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0
+        w, shift, look = cells[1], cells[2], look_of(cells, k, j, i)
+        z = (look >> 6 & 3) - (look >> 5 & 1) - (look >> 4 & 1)
+        y = (look >> 8 & 3) - (look >> 3 & 1) - (look >> 2 & 1)
+        x = (look >> 10 & 3) - (look >> 1 & 1) - (look & 1)
         return z * w[0] + y * w[1] + x * w[2] + shift
-
-    return unit
-
-
-def look_of(cells, k, j, i):
-    """A number below 2^14 for all that a cell's coefficients can be; -1 where they can be anything."""
-
-
-@overload(look_of, jit_options=INLINE)
-def _look_overload(cells, k, j, i):
-    if is_faces(cells):
-        return lambda cells, k, j, i: np.int64(-1)
-
-    def unit(cells, k, j, i):
-        (code, beside), _, _, (nz, ny, nx) = cells
-        here = (k * ny + j) * nx + i
-        found = np.int64(read(code, here))
-        found = 2 * found + (np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0)
-        found = 2 * found + (np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0)
-        found = 2 * found + (np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0)
-        found = 2 * found + (np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0)
-        found = 2 * found + (np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0)
-        return 2 * found + (np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0)
 
     return unit
 

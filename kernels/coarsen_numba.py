@@ -5,7 +5,7 @@ from numba import njit, prange
 
 from learnsolve.kernels.aggregate_numba import EMPTY, SPLIT
 from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
-from learnsolve.kernels.faces_numba import diagonal_of, face_of, faces_of, located, outside_of, shape_of
+from learnsolve.kernels.faces_numba import diagonal_of, faces_of, layer_of, located, outside_of, shape_of
 from learnsolve.kernels.threads import INLINE, kernel
 
 
@@ -122,13 +122,7 @@ def _sides(cells, blocks, halved, k, j, i, factors, ids, sums, many):
         else:
             x0 = x1 if after else x0
             x1 = x0 + 1
-        total, count = 0.0, 0
-        for z in range(z0, min(z1, nz)):
-            for y in range(y0, min(y1, ny)):
-                for x in range(x0, min(x1, nx)):
-                    w = face_of(cells, axis, z, y, x)
-                    total += w
-                    count += w > 0
+        total, count = layer_of(cells, axis, z0, min(z1, nz), y0, min(y1, ny), x0, min(x1, nx))
         if count > 0:
             ids[length], sums[length], many[length] = other, total * factors[axis], count
             length += 1

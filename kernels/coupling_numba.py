@@ -1,4 +1,4 @@
-"""CPU kernels of the learned multigrid's set-up: what the network says of each edge, unknown and cell.
+"""CPU kernels of the learned multigrid's set-up: what the network says of each edge and coarse unknown.
 
 Most of a domain looks alike, and what looks alike is computed once. Every unknown has a key, made of what
 the network is told of it and, after each round of messages, of its neighbours' keys too; unknowns of one key
@@ -64,19 +64,44 @@ def _layer(x, place, matrix, start, bias, inputs, out, at):
 
 
 @njit(**INLINE)
+def relu(value):
+    """``max(value, 0)`` of a float32, as arithmetic, which becomes instructions on vectors."""
+    return np.float32(0.5) * (value + abs(value))
+
+
+@njit(**INLINE)
+def _exp(x):
+    """The exponential of a float32 between -16 and 16, as arithmetic; to 1e-6 of it where ``|x|`` is below 5.
+
+    Pade's approximant of ``exp(x / 16)`` of degree 3 over 3, squared four times.
+    """
+    r = x * np.float32(1 / 16)
+    even = np.float32(1) + r * r * np.float32(0.1)
+    odd = r * (np.float32(0.5) + r * r * np.float32(1 / 120))
+    root = (even + odd) / (even - odd)
+    root *= root
+    root *= root
+    root *= root
+    return root * root
+
+
+@njit(**INLINE)
 def _bounded(value, bound):
-    """The exponential of ``value``, which grows no larger than ``bound`` nor smaller than its negative."""
-    return np.exp(bound * np.tanh(value / bound))
+    """The exponential of ``bound tanh(value / bound)``."""
+    twice = max(min(np.float32(2) * value / bound, np.float32(16)), np.float32(-16))
+    return _exp(bound - np.float32(2) * bound / (np.float32(1) + _exp(twice)))
+
+
+@njit(fastmath=MATH, cache=True)
+def _multiplied(logarithms, plain, least, bound, begin, end):
+    """Weights in place of the logarithms of their factors."""
+    x, w, out = address(logarithms), address(plain), address(logarithms)
+    for q in range(begin, end):
+        write(out, q, read(w, q) * _bounded(max(read(x, q), least), bound))
 
 
 @njit(**INLINE)
-def _over_relaxation(logit):
-    """Between 0 and 2."""
-    return np.float32(2) / (np.float32(1) + np.exp(-max(min(logit, np.float32(4)), np.float32(-4))))
-
-
-@njit(**INLINE)
-def _mixed(key):
+def mixed(key):
     """A key's bits, spread (the finalizer of splitmix64)."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -84,12 +109,12 @@ def _mixed(key):
 
 
 @njit(**INLINE)
-def _key(features, count):
+def key_of(features, count):
     """Of features, rounded: an odd number."""
     key = np.uint64(0)
     for f in range(count):
         key = key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(np.int64(np.rint(features[f] * STEPS)))
-    return _mixed(key) | np.uint64(1)
+    return mixed(key) | np.uint64(1)
 
 
 @njit(**INLINE)
@@ -177,17 +202,28 @@ def _hear(features, sent, place, matrix, start, total):
 
 
 @njit(fastmath=MATH, cache=True)
-def _coupling(features, paired, i, j, matrix, out, deep):
+def _joint(features, matrix, out, at):
+    """What an edge's features give its multiplier, into row ``at`` of ``out``."""
+    _layer(
+        address(features),
+        0,
+        address(matrix),
+        0,
+        EDGE_FEATURES * WIDTH,
+        EDGE_FEATURES,
+        address(out),
+        at * WIDTH,
+    )
+
+
+@njit(**INLINE)
+def _coupling(joint, at, paired, i, j, out, row):
     """The logarithm of an edge's multiplier; ``i`` and ``j`` are the classes of its ends."""
-    features, paired, matrix, out = address(features), address(paired), address(matrix), address(out)
-    row, bias = deep * (WIDTH + 1), EDGE_FEATURES * WIDTH
-    total = read(out, row + WIDTH)
+    total = np.float32(0)
     for k in range(WIDTH):
-        value = read(matrix, bias + k) + (read(paired, i * WIDTH + k) + read(paired, j * WIDTH + k))
-        for f in range(EDGE_FEATURES):
-            value += read(features, f) * read(matrix, f * WIDTH + k)
-        total += max(value, np.float32(0)) * read(out, row + k)
-    return total
+        value = read(joint, at + k) + read(paired, i * WIDTH + k) + read(paired, j * WIDTH + k)
+        total += relu(value) * read(out, row + k)
+    return total + read(out, row + WIDTH)
 
 
 @njit(fastmath=MATH, cache=True)
@@ -204,7 +240,7 @@ def _embeddings(told, first, matrix):
 
 
 @njit(fastmath=MATH, cache=True)
-def _products(h, matrix):
+def products(h, matrix):
     """``h W``."""
     out, zeros = np.empty_like(h), np.zeros((WIDTH + 1, WIDTH), np.float32)
     # A product without bias takes its bias from a row of zeros after the matrix.
@@ -246,13 +282,13 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
         told, features = _told(graph, sizes, kids, sides), np.empty(NODE_FEATURES, np.float32)
         for i in range(t * n // threads, (t + 1) * n // threads):
             strongest[i] = _node_features(told, i, features)
-            keys[i] = _key(features, NODE_FEATURES)
+            keys[i] = key_of(features, NODE_FEATURES)
     for t in prange(threads):
         told, features = _told(graph, sizes, kids, sides), np.empty(EDGE_FEATURES, np.float32)
         for i in range(t * n // threads, (t + 1) * n // threads):
             for q in range(indptr[i], indptr[i + 1]):
                 _edge_features(told, strongest, i, q, features)
-                edge_keys[q] = _key(features, EDGE_FEATURES)
+                edge_keys[q] = key_of(features, EDGE_FEATURES)
     first = _classes(keys, classes)
     h = _embeddings(_told(graph, sizes, kids, sides), first, weights.node)
     for r in range(rounds):
@@ -263,10 +299,10 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
                 # In any order of the neighbours: keys are odd, so that products lose nothing.
                 for q in range(indptr[i], indptr[i + 1]):
                     total += keys[indices[q]] * edge_keys[q]
-                grown[i] = _mixed(keys[i] * np.uint64(0x9E3779B97F4A7C15) + total) | np.uint64(1)
+                grown[i] = mixed(keys[i] * np.uint64(0x9E3779B97F4A7C15) + total) | np.uint64(1)
         keys = grown
         first = _classes(keys, classes)
-        sent, new = _products(h, weights.sender[r]), np.empty((first.size, WIDTH), np.float32)
+        sent, new = products(h, weights.sender[r]), np.empty((first.size, WIDTH), np.float32)
         for t in prange(threads):
             told = _told(graph, sizes, kids, sides)
             heard, features = np.empty(WIDTH, np.float32), np.empty(EDGE_FEATURES, np.float32)
@@ -280,7 +316,7 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
                 _update(h, before[i], weights.keep, weights.take, r, heard, sides, new, c)
         h = new
     least = np.float32(0 if deep else -np.inf)
-    paired, lifted = _products(h, weights.pair), np.empty(first.size, np.float32)
+    paired, lifted = products(h, weights.pair), np.empty(first.size, np.float32)
     for c in range(first.size):
         value = weights.own[deep, WIDTH]
         for k in range(WIDTH):
@@ -289,113 +325,33 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
     for t in prange(threads):
         told = _told(graph, sizes, kids, sides)
         features, mask = np.empty(EDGE_FEATURES, np.float32), np.uint64(CACHE - 1)
-        known, values = np.zeros(CACHE, np.uint64), np.empty(CACHE, np.float32)
+        known, joints = np.zeros(CACHE, np.uint64), np.empty((CACHE, WIDTH), np.float32)
+        sums, out, row = address(paired), address(weights.coupling), deep * (WIDTH + 1)
         for i in range(t * n // threads, (t + 1) * n // threads):
             excess[i] = boundary[i] * lifted[classes[i]]
             for q in range(indptr[i], indptr[i + 1]):
                 j = indices[q]
                 if j < i:
+                    couplings[q] = 0
                     continue
-                key = (keys[i] + keys[j]) * edge_keys[q]
-                slot = (key >> np.uint64(40)) & mask
-                if known[slot] != key:
+                slot = (edge_keys[q] >> np.uint64(40)) & mask
+                if known[slot] != edge_keys[q]:
+                    known[slot] = edge_keys[q]
                     _edge_features(told, strongest, i, q, features)
-                    value = _coupling(
-                        features, paired, classes[i], classes[j], weights.joint, weights.coupling, deep
-                    )
-                    known[slot], values[slot] = key, _bounded(max(value, least), bound)
-                couplings[q] = plain[q] * values[slot]
-                # Rounding differs from the other end, and the matrix is to be symmetric to the last bit.
+                    _joint(features, weights.joint, joints, slot)
+                couplings[q] = _coupling(
+                    address(joints), slot * WIDTH, sums, classes[i], classes[j], out, row
+                )
+        begin, end = indptr[t * n // threads], indptr[(t + 1) * n // threads]
+        _multiplied(couplings, plain, least, bound, begin, end)
+    for t in prange(threads):
+        for i in range(t * n // threads, (t + 1) * n // threads):
+            for q in range(indptr[i], indptr[i + 1]):
+                j = indices[q]
+                if j < i:
+                    continue
+                # From the other end it would be rounded otherwise, and the matrix is to be symmetric.
                 for p in range(indptr[j], indptr[j + 1]):
                     if indices[p] == i:
                         couplings[p] = couplings[q]
     return h
-
-
-@njit(fastmath=MATH, cache=True)
-def _cell_features(faces, d, sides, out):
-    total, high, low, open_faces = 0.0, 0.0, np.inf, 0
-    for f in range(6):
-        if faces[f] > 0:
-            open_faces += 1
-            total += faces[f]
-            high, low = max(high, faces[f]), min(low, faces[f])
-    out[0] = max(d - total, 0.0) / d
-    out[1] = open_faces / sides
-    out[2] = high / d
-    out[3] = low / d if open_faces > 0 else 0.0
-    out[4] = np.sqrt(low / high) if open_faces > 0 else 1.0
-
-
-@njit(fastmath=MATH, cache=True)
-def _relax_cell(features, told, place, cell, relaxation, logits, out, at):
-    """The four over-relaxations of a cell whose coarse unknown's row of ``told`` begins at ``place``."""
-    x, told, cell, relaxation = address(features), address(told), address(cell), address(relaxation)
-    before, total = address(logits), address(logits)
-    for f in range(4):
-        write(total, f, read(relaxation, WIDTH * 4 + f))
-    for h in range(WIDTH):
-        hidden = read(cell, CELL_FEATURES * WIDTH + h) + read(told, place + h)
-        for f in range(CELL_FEATURES):
-            hidden += read(x, f) * read(cell, f * WIDTH + h)
-        hidden = max(hidden, np.float32(0))
-        before, total = address(logits), address(logits)
-        for f in range(4):
-            write(total, f, read(before, f) + hidden * read(relaxation, h * 4 + f))
-    for f in range(4):
-        out[at, f] = _over_relaxation(logits[f])
-
-
-@kernel
-def relax_cells(stencil, aggregate, classes, embeddings, weights, scale, relaxation, threads):
-    """Each cell's over-relaxation by diagonal in two sweeps, into ``relaxation``, ``(2, nz, ny, nx)``.
-
-    It is zero on inactive cells. ``classes`` and ``embeddings`` are those of `predict` for the unknowns in
-    ``aggregate``; ``scale`` is that of the level's matrix over the stencil.
-    """
-    nz, ny, nx = shape_of(stencil)
-    rows = nz * ny
-    sides = 2 * (int(nz > 1) + int(ny > 1) + int(nx > 1))
-    told = _products(embeddings, weights.parent)
-    for t in prange(threads):
-        cells, faces, before = located(stencil), np.empty(6, np.float64), np.full(6, np.nan)
-        x, logits = np.empty(CELL_FEATURES, np.float32), np.empty(4, np.float32)
-        omega, d = np.empty(4, np.float64), 0.0
-        known, values = np.zeros(CACHE, np.uint64), np.empty((CACHE, 4), np.float32)
-        mask, look, group = np.uint64(CACHE - 1), -1, -1
-        for row in range(t * rows // threads, (t + 1) * rows // threads):
-            k, j = row // ny, row % ny
-            for i in range(nx):
-                if aggregate[k, j, i] < 0:
-                    relaxation[0, k, j, i] = 0
-                    relaxation[1, k, j, i] = 0
-                    continue
-                mine, looks = classes[aggregate[k, j, i]], look_of(cells, k, j, i)
-                same = mine == group and looks == look
-                if looks < 0:
-                    faces_of(cells, k, j, i, faces)
-                    same = same and diagonal_of(cells, k, j, i) == d
-                    for f in range(6):
-                        same = same and faces[f] == before[f]
-                        before[f] = faces[f]
-                if not same:
-                    group, look, d = mine, looks, diagonal_of(cells, k, j, i) * 1.0
-                    if looks < 0:
-                        _cell_features(faces, d, sides, x)
-                        key = _mixed(_key(x, CELL_FEATURES) * np.uint64(2 * mine + 1))
-                    else:
-                        key = _mixed(np.uint64((np.int64(mine) << 14 | looks) + 1))
-                    slot = key & mask
-                    if known[slot] != key:
-                        known[slot] = key
-                        if looks >= 0:
-                            faces_of(cells, k, j, i, faces)
-                            _cell_features(faces, d, sides, x)
-                        _relax_cell(
-                            x, told, mine * WIDTH, weights.cell, weights.relaxation, logits, values, slot
-                        )
-                    for f in range(4):
-                        omega[f] = values[slot, f] / (d * scale)
-                colour = (k + j + i) & 1
-                relaxation[0, k, j, i] = omega[colour]
-                relaxation[1, k, j, i] = omega[2 + colour]

@@ -82,6 +82,45 @@ def _face_overload(cells, axis, k, j, i):
     return unit
 
 
+def layer_of(cells, axis, z0, z1, y0, y1, x0, x1):
+    """Sum of the coefficients of the faces before some cells along ``axis``, and how many are not zero.
+
+    None of the cells is the first along it.
+    """
+
+
+@overload(layer_of, jit_options=INLINE)
+def _layer_overload(cells, axis, z0, z1, y0, y1, x0, x1):
+    if is_faces(cells):
+
+        def face(cells, axis, z0, z1, y0, y1, x0, x1):
+            (_, wz, wy, wx), (_, ny, nx) = cells
+            weights, total, count = wz if axis == 0 else (wy if axis == 1 else wx), 0.0, 0
+            for z in range(z0, z1):
+                for y in range(y0, y1):
+                    for x in range(x0, x1):
+                        w = read(weights, (z * ny + y) * nx + x)
+                        total += w
+                        count += w > 0
+            return total, count
+
+        return face
+
+    def unit(cells, axis, z0, z1, y0, y1, x0, x1):
+        (code, before), weights, _, (_, ny, nx) = cells
+        step = ny * nx if axis == 0 else (nx if axis == 1 else 1)
+        w = weights[0] if axis == 0 else (weights[1] if axis == 1 else weights[2])
+        count = 0
+        for z in range(z0, z1):
+            for y in range(y0, y1):
+                for x in range(x0, x1):
+                    here = (z * ny + y) * nx + x
+                    count += np.int64(read(code, here) & read(before, here - step)) >> 6
+        return w * count, count if w > 0 else 0
+
+    return unit
+
+
 def diagonal_of(cells, k, j, i):
     """The diagonal entry of a cell; zero if the cell is not an unknown."""
 

@@ -134,9 +134,9 @@ def smooth(
         Set to the aggregates' sums of the residual after the sweeps.
     aggregate : (nz, ny, nx) int32 Tensor, optional
         Each cell's coarse unknown (coarse vectors then have shape ``(1, 1, n)``); -1 for none.
-    relaxation : (sweeps, nz, ny, nx) Tensor, optional
-        A half-sweep adds ``w (b - A x)`` in place of ``omega / d (b - A x)``; a sweep is two half-sweeps,
-        and with ``first = 1`` they are counted from the last. Zero on inactive cells.
+    relaxation : (sweeps, nz, ny, nx) int16 Tensor, optional
+        Each cell's over-relaxation in place of ``omega``, over `RELAXATION_UNIT`. A sweep is two
+        half-sweeps, and with ``first = 1`` they are counted from the last.
     """
     if _on_cpu(x):
         from learnsolve.kernels import grid_numba
@@ -150,7 +150,7 @@ def smooth(
             empty if coarse_x is None else coarse_x.numpy(),
             empty if coarse_b is None else coarse_b.numpy(),
             np.empty((0, 0, 0), np.int32) if aggregate is None else aggregate.numpy(),
-            np.empty((0, 0, 0, 0), values.dtype) if relaxation is None else relaxation.numpy(),
+            np.empty((0, 0, 0, 0), np.int16) if relaxation is None else relaxation.numpy(),
             values.dtype.type(omega),
             int(coarse_x is not None),
             halves,

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from learnsolve.kernels.pointers import address, read, write
+from learnsolve.kernels.stencil import RELAXATION_UNIT
 from learnsolve.kernels.stencil_numba import along, around, centre, counts, row_of
 from learnsolve.kernels.threads import INLINE, MATH, kernel
 
@@ -40,40 +41,33 @@ def _relaxed(row, b, x, omega, zero, i, nx, edge):
     return old + omega * defect / d if d != zero else zero
 
 
-@njit(**INLINE)
-def _corrected(row, b, x, relaxation, place, i, nx, edge):
-    """``x + w (b - A x)``; an inactive cell, whose weight is zero, keeps its zero."""
-    old = read(x, row.here + i)
-    defect = read(b, row.here + i) - centre(row, i) * old + around(row, x, i, nx, edge)
-    return old + read(relaxation, place + i) * defect
-
-
 @njit(fastmath=MATH, error_model="numpy", cache=True)
 def _relax_slab(stencil, b, x, relaxation, sweep, omega, k, j0, j1, colour, fresh, relaxed):
     """Half a sweep: over-relax the cells of one colour in rows ``j0`` to ``j1`` of plane ``k``.
 
     ``relaxed`` is scratch of a row's length, for a processor stalls on reads across what it has just written.
     """
-    nx, zero, weighted = x.shape[2], x.dtype.type(0), relaxation.size > 0
+    nx, zero, own = x.shape[2], x.dtype.type(0), relaxation.size > 0
+    unit = x.dtype.type(RELAXATION_UNIT)
     for j in range(j0, j1):
         row, other = row_of(stencil, x.shape, k, j), colour + k + j
         right, source, target, factors = address(b), address(x), address(x), address(relaxation)
         place = sweep * x.size + row.here
         if fresh:
             for i in range(nx):
-                if weighted:
-                    value = read(factors, place + i) * read(right, row.here + i)
-                else:
-                    d = centre(row, i)
-                    value = omega * read(right, row.here + i) / d if d != zero else zero
+                d = centre(row, i)
+                factor = unit * x.dtype.type(read(factors, place + i)) if own else omega
+                value = factor * read(right, row.here + i) / d if d != zero else zero
                 write(target, row.here + i, zero if np.int32(i + other) & 1 else value)
             continue
         out = address(relaxed)
-        if weighted:
+        if own:
             for i in range(row.begin, row.end):
-                write(out, i, _corrected(row, right, source, factors, place, i, nx, False))
+                factor = unit * x.dtype.type(read(factors, place + i))
+                write(out, i, _relaxed(row, right, source, factor, zero, i, nx, False))
             for i in (0, nx - 1):
-                write(out, i, _corrected(row, right, source, factors, place, i, nx, True))
+                factor = unit * x.dtype.type(read(factors, place + i))
+                write(out, i, _relaxed(row, right, source, factor, zero, i, nx, True))
         else:
             for i in range(row.begin, row.end):
                 write(out, i, _relaxed(row, right, source, omega, zero, i, nx, False))
@@ -182,7 +176,7 @@ def smooth(
     ``first`` is the colour of the first half-sweep; with ``fresh`` the old ``x`` counts as zero.
     ``aggregate`` gives each cell's coarse unknown (coarse vectors are then ``(1, 1, n)``), or is
     empty where coarse cell ``(k // 2, j // 2, i // 2)`` is meant (an axis of equal length is not halved).
-    ``relaxation``, which has an axis for sweeps before those of ``x``, replaces ``omega / d``, or is empty.
+    ``relaxation``, which has an axis for sweeps before those of ``x``, replaces ``omega``, or is empty.
     """
     nz, ny, nx = x.shape
     slabs = nz if nz > 1 else ny

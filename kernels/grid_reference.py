@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learnsolve.kernels.stencil import FaceStencil, Stencil, UnitStencil
+from learnsolve.kernels.stencil import RELAXATION_UNIT, FaceStencil, Stencil, UnitStencil
 
 
 def _layer(x: Tensor, axis: int) -> Tensor:
@@ -171,7 +171,7 @@ def _colour(x: Tensor, colour: int) -> Tensor:
     return (k[:, None, None] + j[:, None] + i) % 2 == colour
 
 
-def relax(stencil: Stencil, b: Tensor, x: Tensor, omega: complex, colour: int) -> None:
+def relax(stencil: Stencil, b: Tensor, x: Tensor, omega: complex | Tensor, colour: int) -> None:
     """Half a red-black sweep, in place: over-relax the cells with ``(k + j + i) % 2 == colour``.
 
     Parameters
@@ -182,7 +182,7 @@ def relax(stencil: Stencil, b: Tensor, x: Tensor, omega: complex, colour: int) -
         Right-hand side.
     x : (nz, ny, nx) tensor
         Iterate, overwritten.
-    omega : number
+    omega : number or (nz, ny, nx) tensor
         Over-relaxation.
     colour : {0, 1}
         Which half.
@@ -336,8 +336,8 @@ def smooth(
         Let the first half sweep start from zero, whatever `x` holds.
     restricts : {0, 1}
         Whether to end with the restriction of the residual.
-    relaxation : (sweeps, nz, ny, nx) tensor, optional
-        Replaces ``omega / d``; see `learnsolve.kernels.grid.smooth`.
+    relaxation : (sweeps, nz, ny, nx) int16 tensor, optional
+        Replaces ``omega``; see `learnsolve.kernels.grid.smooth`.
 
     Examples
     --------
@@ -358,8 +358,8 @@ def smooth(
         if relaxation is None:
             relax(stencil, b, x, omega, colour)
         else:
-            step = relaxation[(halves - 1 - half if first else half) // 2] * residual(stencil, b, x)
-            x.copy_(torch.where(_colour(x, colour), x + step, x))
+            own = RELAXATION_UNIT * relaxation[(halves - 1 - half if first else half) // 2].to(x.dtype)
+            relax(stencil, b, x, own, colour)
     if restricts:
         coarse_b.copy_(restrict(residual(stencil, b, x), coarse_b.shape))
 

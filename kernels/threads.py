@@ -45,8 +45,8 @@ class Kernel:
 
         alone = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_alone")
         alone.__qualname__, alone.__module__ = f"{function.__qualname__}_alone", function.__module__
-        self.serial = njit(fastmath=MATH, cache=True)(alone)
-        self.parallel = njit(parallel=True, fastmath=MATH, cache=True)(function)
+        self.serial = njit(fastmath=MATH, error_model="numpy", cache=True)(alone)
+        self.parallel = njit(parallel=True, fastmath=MATH, error_model="numpy", cache=True)(function)
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:

@@ -26,12 +26,8 @@ OTHERS = [
 ]
 SLOW_COMPLEX = [pytest.param(*form, marks=pytest.mark.slow) for form in COMPLEX]
 OMEGA = 1.25
-PLAIN = np.empty((0, 0, 0), np.int32)
-
-
-def unweighted(x):
-    """No relaxation weights of their own."""
-    return np.empty((0, 0, 0, 0), numpy(x).dtype)
+# No aggregates, and no relaxation of each cell.
+PLAIN, COMMON = np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0, 0), np.int16)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -94,7 +90,7 @@ def test_fused_smoothing_is_the_plain_composition(kind, dtype, shape, axes, thre
         _, _, x, _, coarse_b = arguments
         start = x.clone()
         omega = numpy(x).dtype.type(OMEGA)
-        grid_numba.smooth(*numpy(*arguments), PLAIN, unweighted(x), omega, *stages, threads)
+        grid_numba.smooth(*numpy(*arguments), PLAIN, COMMON, omega, *stages, threads)
         close(x, expected_x)
         if stages[4]:
             close(coarse_b, expected_b)
@@ -103,7 +99,7 @@ def test_fused_smoothing_is_the_plain_composition(kind, dtype, shape, axes, thre
         for stage in [(1, 0, 0, False, 0)] * prolongs + [
             (0, 1, (first + half) % 2, fresh and half == 0, 0) for half in range(halves)
         ]:
-            grid_numba.smooth(*numpy(*arguments), PLAIN, unweighted(x), omega, *stage, 1)
+            grid_numba.smooth(*numpy(*arguments), PLAIN, COMMON, omega, *stage, 1)
         assert torch.equal(x, start)
 
 
@@ -114,13 +110,11 @@ def test_smoothing_with_relaxation_of_each_cell(kind, dtype, shape, threads):
     for stages in [(0, 4, 0, True, 1), (1, 4, 1, False, 0)]:
         stencil, b, x = grid_case(kind, shape, dtype)
         coarse = random(halved(shape), dtype, torch.Generator().manual_seed(1))
-        weights = random((2, *shape), dtype, torch.Generator().manual_seed(2))
-        weights *= grid_reference.diagonal(stencil) != 0
-        b = b * (grid_reference.diagonal(stencil) != 0)
+        own = torch.randint(1, 2**15, (2, *shape), generator=torch.Generator().manual_seed(2)).to(torch.int16)
         expected_x, expected_b, found_b = x.clone(), coarse.clone(), poison(coarse)
-        grid_reference.smooth(stencil, b, expected_x, coarse, expected_b, 1.0, *stages, relaxation=weights)
+        grid_reference.smooth(stencil, b, expected_x, coarse, expected_b, 1.0, *stages, relaxation=own)
         views = numpy(stencil, b, x, coarse, found_b)
-        grid_numba.smooth(*views, PLAIN, numpy(weights), numpy(x).dtype.type(1), *stages, threads)
+        grid_numba.smooth(*views, PLAIN, numpy(own), numpy(x).dtype.type(1), *stages, threads)
         close(x, expected_x)
         if stages[4]:
             close(found_b, expected_b)
@@ -143,7 +137,7 @@ def test_smoothing_with_aggregates(kind, dtype, shape, threads):
     stages = (1, 2, 0, False, 1)
     grid_reference.smooth(stencil, b, expected_x, coarse_x.reshape(coarse), expected_b, OMEGA, *stages)
     views = numpy(stencil, b, x, coarse_x, coarse_b, aggregate)
-    grid_numba.smooth(*views, unweighted(x), numpy(x).dtype.type(OMEGA), *stages, threads)
+    grid_numba.smooth(*views, COMMON, numpy(x).dtype.type(OMEGA), *stages, threads)
     close(x, expected_x)
     close(coarse_b.reshape(coarse), expected_b)
 

@@ -159,12 +159,12 @@ class _Prediction:
             self.classes, self.embeddings = classes, embeddings
         return graph._replace(weights=couplings, excess=excess)
 
-    def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
-        from learnsolve.kernels import coupling_numba
+    def cells(self, stencil: Stencil, aggregate: np.ndarray) -> np.ndarray:
+        from learnsolve.kernels import cell_relaxation_numba
 
-        relaxation = np.empty((2, *aggregate.shape), dtype)
+        relaxation = np.empty((2, *aggregate.shape), np.int16)
         count = threads(aggregate.size)
-        coupling_numba.relax_cells(
-            stencil, aggregate, self.classes, self.embeddings, self.weights, scale, relaxation, count
+        cell_relaxation_numba.relax_cells(
+            stencil, aggregate, self.classes, self.embeddings, self.weights, relaxation, count
         )
         return relaxation

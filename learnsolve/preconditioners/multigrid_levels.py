@@ -17,8 +17,8 @@ from learnsolve.kernels.stencil import FaceStencil, Stencil
 class GridLevel:
     """A level on a grid: red-black or Chebyshev sweeps, fused with the transfers.
 
-    ``aggregate`` is None where the coarse level is a grid too. ``relaxation``, of shape
-    ``(sweeps, *x.shape)``, replaces ``omega`` by diagonal in red-black sweeps.
+    ``aggregate`` is None where the coarse level is a grid too. ``relaxation``, as
+    `learnsolve.kernels.grid.smooth` takes it, replaces ``omega`` in red-black sweeps.
     """
 
     stencil: Stencil

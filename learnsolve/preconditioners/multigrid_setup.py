@@ -80,10 +80,10 @@ class Tuning(Protocol):
         ``halved`` says which axes were coarsened, ``block`` is the size of a full block in cells.
         """
 
-    def cells(self, stencil: Stencil, aggregate: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
-        """After that, over-relaxation by diagonal of the finest level, ``(2, nz, ny, nx)``.
+    def cells(self, stencil: Stencil, aggregate: np.ndarray) -> np.ndarray:
+        """After that, the relaxation of the finest level, as `learnsolve.kernels.grid.smooth` takes it.
 
-        ``aggregate`` has each cell's coarse unknown, ``scale`` is that of the level over the stencil.
+        ``aggregate`` has each cell's coarse unknown.
         """
 
 
@@ -167,7 +167,7 @@ def hierarchy(
         relaxation = None
         if graph is not None and tuned is not None:
             graph = tuned.couplings(graph, halved, np.where(halved, 2, 1))
-            relaxation = tuned.cells(stencil, aggregate, here, dtype)
+            relaxation = tuned.cells(stencil, aggregate)
         scaled = _scaled(stencil, here, dtype)
         levels.append(_grid_level(scaled, aggregate if split else None, relaxation, options, device))
         if graph is not None and split:

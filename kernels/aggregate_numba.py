@@ -4,11 +4,10 @@ import numpy as np
 from numba import njit, prange
 from numba.extending import overload
 
+from learnsolve.kernels.blocks_numba import EMPTY, SPLIT
 from learnsolve.kernels.faces_numba import diagonal_of, face_of, faces_of, located, shape_of
 from learnsolve.kernels.stencil_numba import is_face_stencil
 from learnsolve.kernels.threads import kernel
-
-EMPTY, SPLIT = -1, -2
 
 
 def _components() -> np.ndarray:
@@ -72,12 +71,13 @@ def _join(cells, theta, corners, z, y, x, faces, strongest, label):
 
 
 @kernel
-def aggregate_blocks(stencil, halved, theta, aggregate, blocks, threads):
+def aggregate_blocks(stencil, halved, theta, aggregate, blocks, corners, threads):
     """Split each block of 2 (along the ``halved`` axes) into parts joined by strong couplings.
 
     A coupling is strong if ``w_ij >= theta sqrt(m_i m_j)`` with ``m`` a cell's largest coupling.
-    Fills ``aggregate`` (int32, -1 where there is no unknown) and ``blocks`` (int32: the number of its only
-    part, or `EMPTY` or `SPLIT`); returns the number of parts and that of blocks that are not empty.
+    Fills ``aggregate`` (int32, -1 where there is no unknown), ``blocks`` (int32: the number of its only
+    part, or `EMPTY` or `SPLIT`) and ``corners`` (uint8: a block's unknowns, with bits 4, 2 and 1 of a bit's
+    place for z, y and x); returns the number of parts and that of blocks that are not empty.
     """
     nz, ny, nx = shape_of(stencil)
     hz, hy, hx = halved[0], halved[1], halved[2]
@@ -94,24 +94,25 @@ def aggregate_blocks(stencil, halved, theta, aggregate, blocks, threads):
             count = 0
             for big_i in range(cx):
                 x = big_i << hx
-                corners = 0
+                found = 0
                 for k in range(z, min(z + 1 + hz, nz)):
                     for j in range(y, min(y + 1 + hy, ny)):
                         for i in range(x, min(x + 1 + hx, nx)):
                             if diagonal_of(cells, k, j, i) != 0:
-                                corners |= 1 << ((k - z) * 4 + (j - y) * 2 + i - x)
+                                found |= 1 << ((k - z) * 4 + (j - y) * 2 + i - x)
                             else:
                                 aggregate[k, j, i] = -1
-                if corners == 0:
+                corners[big_k, big_j, big_i] = found
+                if found == 0:
                     blocks[big_k, big_j, big_i] = EMPTY
                     continue
                 if easy:
-                    label[:] = COMPONENTS[corners]
+                    label[:] = COMPONENTS[found]
                 else:
-                    _join(cells, theta, corners, z, y, x, faces, strongest, label)
+                    _join(cells, theta, found, z, y, x, faces, strongest, label)
                 first = count
                 for a in range(8):
-                    if corners >> a & 1:
+                    if found >> a & 1:
                         if label[a] == a:
                             number[a] = count
                             count += 1

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit, prange
 
 from learnsolve.kernels.coupling_numba import CACHE, CELL_FEATURES, WIDTH, key_of, products, relu
-from learnsolve.kernels.faces_numba import diagonal_of, faces_of, located, look_of, shape_of
+from learnsolve.kernels.faces_numba import diagonal_of, faces_of, located, looks_of, shape_of
 from learnsolve.kernels.pointers import address, read, write
 from learnsolve.kernels.stencil import RELAXATION_UNIT
 from learnsolve.kernels.threads import INLINE, MATH, kernel
@@ -38,7 +38,7 @@ def _seen(features, matrix, out, at):
 
 @njit(**INLINE)
 def _logits(seen, at, told, place, heads, out, to):
-    """Four numbers for a cell whose row of ``seen`` begins at ``at``, its unknown's of ``told`` at ``place``."""
+    """Four numbers for a cell: ``seen`` has it from ``at`` on, and ``told`` its unknown from ``place`` on."""
     row = WIDTH + 1
     a, b, c, d = (
         read(heads, row - 1),
@@ -88,39 +88,32 @@ def relax_cells(stencil, aggregate, classes, embeddings, weights, relaxation, th
     for t in prange(threads):
         cells, faces, x = located(stencil), np.empty(6, np.float64), np.empty(CELL_FEATURES, np.float32)
         known, seen = np.zeros(CACHE, np.uint64), np.empty((CACHE, WIDTH), np.float32)
-        mask, before = np.uint64(CACHE - 1), np.empty(7, np.float64)
+        mask, looks = np.uint64(CACHE - 1), np.empty(nx, np.int32)
         # A row's cells that are not as the one before them: the four numbers of each, and who takes them.
         logits, omega, fresh = (
             np.empty((nx, 4), np.float32),
             np.empty((nx, 4), np.int16),
-            np.empty(nx, np.int64),
+            np.zeros(nx, np.int64),
         )
         for row in range(t * rows // threads, (t + 1) * rows // threads):
             k, j = row // ny, row % ny
-            count, group, look = 0, -1, -1
+            looks_of(cells, k, j, looks)
+            count, group, look = 0, -1, 0
             for i in range(nx):
                 if aggregate[k, j, i] < 0:
                     continue
-                mine, looks = classes[aggregate[k, j, i]], look_of(cells, k, j, i)
-                same = mine == group and looks == look
-                if looks < 0:
-                    faces_of(cells, k, j, i, faces)
-                    d = diagonal_of(cells, k, j, i) * 1.0
-                    same = same and before[6] == d
-                    before[6] = d
-                    for f in range(6):
-                        same = same and faces[f] == before[f]
-                        before[f] = faces[f]
-                if not same:
-                    group, look = mine, looks
-                    key = np.uint64(looks + 1)
-                    if looks < 0:
-                        _cell_features(faces, d, sides, x)
+                mine = classes[aggregate[k, j, i]]
+                if mine != group or looks[i] != look:
+                    group, look = mine, looks[i]
+                    key = np.uint64(look + 1)
+                    if look < 0:
+                        faces_of(cells, k, j, i, faces)
+                        _cell_features(faces, diagonal_of(cells, k, j, i) * 1.0, sides, x)
                         key = key_of(x, CELL_FEATURES)
                     slot = key & mask
                     if known[slot] != key:
                         known[slot] = key
-                        if looks >= 0:
+                        if look >= 0:
                             faces_of(cells, k, j, i, faces)
                             _cell_features(faces, diagonal_of(cells, k, j, i) * 1.0, sides, x)
                         _seen(x, weights.cell, seen, slot)
@@ -131,11 +124,11 @@ def relax_cells(stencil, aggregate, classes, embeddings, weights, relaxation, th
                     count += 1
                 fresh[i] = count - 1
             _over_relaxations(logits, omega, 4 * count)
+            # A word holds the four numbers of a cell: two colours in the first sweep, two in the second.
+            words, who, parents = address(omega.view(np.int64)), address(fresh), address(aggregate)
+            first, second, place = address(relaxation), address(relaxation), row * nx
             for i in range(nx):
-                if aggregate[k, j, i] < 0:
-                    relaxation[0, k, j, i] = 0
-                    relaxation[1, k, j, i] = 0
-                    continue
-                colour = (k + j + i) & 1
-                relaxation[0, k, j, i] = omega[fresh[i], colour]
-                relaxation[1, k, j, i] = omega[fresh[i], 2 + colour]
+                word = read(words, read(who, i)) >> 16 * ((k + j + i) & 1)
+                word = word if read(parents, place + i) >= 0 else 0
+                write(first, place + i, np.int16(word))
+                write(second, rows * nx + place + i, np.int16(word >> 32))

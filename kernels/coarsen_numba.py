@@ -3,19 +3,10 @@
 import numpy as np
 from numba import njit, prange
 
-from learnsolve.kernels.aggregate_numba import EMPTY, SPLIT
+from learnsolve.kernels.blocks_numba import EMPTY, edges_of, excess_of, regular, sums_of
 from learnsolve.kernels.coarsen_graph_numba import CoarseGraph
-from learnsolve.kernels.faces_numba import diagonal_of, faces_of, layer_of, located, outside_of, shape_of
+from learnsolve.kernels.faces_numba import diagonal_of, faces_of, located, shape_of
 from learnsolve.kernels.threads import INLINE, kernel
-
-
-@njit(**INLINE)
-def _excess_of(cells, absorption, k, j, i):
-    """Coupling of a cell to boundary values: what its diagonal has beyond faces and absorption."""
-    value = outside_of(cells, k, j, i) * 1.0
-    if absorption.size > 0:
-        value -= absorption[k, j, i]
-    return value if value > 1e-10 * diagonal_of(cells, k, j, i) else 0.0
 
 
 @kernel
@@ -52,7 +43,7 @@ def coarsen_grid(
                             if excess.size > 0:
                                 e += excess[k, j, i]
                             else:
-                                e += _excess_of(cells, absorption, k, j, i)
+                                e += excess_of(cells, absorption, k, j, i)
                             if absorption.size > 0:
                                 a += absorption[k, j, i]
                             sides[0] += faces[0] if k == k0 else 0.0
@@ -72,62 +63,6 @@ def coarsen_grid(
                 coarse_excess[big_k, big_j, big_i] = e
                 coarse_absorption[big_k, big_j, big_i] = a
                 diagonal[big_k, big_j, big_i] = sides.sum() + e + a
-
-
-@njit(cache=True)
-def _beside(blocks, side, k, j, i):
-    """What `aggregate_blocks` says of the block on a side (before and after along z, y and x)."""
-    step = 1 if side & 1 else -1
-    axis = side >> 1
-    k, j, i = k + step * (axis == 0), j + step * (axis == 1), i + step * (axis == 2)
-    if k < 0 or j < 0 or i < 0 or k >= blocks.shape[0] or j >= blocks.shape[1] or i >= blocks.shape[2]:
-        return EMPTY
-    return blocks[k, j, i]
-
-
-@njit(cache=True)
-def _regular(blocks, k, j, i):
-    """How many blocks stand beside one of one part; -1 where it, or one of them, is split."""
-    if blocks[k, j, i] == SPLIT:
-        return -1
-    count = 0
-    for side in range(6):
-        found = _beside(blocks, side, k, j, i)
-        if found == SPLIT:
-            return -1
-        count += found != EMPTY
-    return count
-
-
-@njit(cache=True)
-def _sides(cells, blocks, halved, k, j, i, factors, ids, sums, many):
-    """Edges of a regular block; returns how many there are and for how many faces they stand."""
-    nz, ny, nx = cells[-1]
-    hz, hy, hx = halved[0], halved[1], halved[2]
-    length, crossing = 0, 0
-    for side in range(6):
-        other = _beside(blocks, side, k, j, i)
-        if other == EMPTY:
-            continue
-        axis, after = side >> 1, side & 1
-        z0, y0, x0 = k << hz, j << hy, i << hx
-        z1, y1, x1 = (k + 1) << hz, (j + 1) << hy, (i + 1) << hx
-        # The layer of cells whose faces before them lie on this side.
-        if axis == 0:
-            z0 = z1 if after else z0
-            z1 = z0 + 1
-        elif axis == 1:
-            y0 = y1 if after else y0
-            y1 = y0 + 1
-        else:
-            x0 = x1 if after else x0
-            x1 = x0 + 1
-        total, count = layer_of(cells, axis, z0, min(z1, nz), y0, min(y1, ny), x0, min(x1, nx))
-        if count > 0:
-            ids[length], sums[length], many[length] = other, total * factors[axis], count
-            length += 1
-            crossing += count
-    return length, crossing
 
 
 @njit(**INLINE)
@@ -194,7 +129,7 @@ def _packed(bounds, lengths, indices, weights, merged):
 
 @kernel
 def grid_to_graph(
-    stencil, absorption, excess, aggregate, blocks, count, halved, factors, boundary, scale, threads
+    stencil, absorption, excess, aggregate, blocks, corners, count, halved, factors, boundary, scale, threads
 ):
     """The graph of the parts that `aggregate_blocks` found, scaled as in `coarsen_grid`.
 
@@ -217,7 +152,7 @@ def grid_to_graph(
             for i in range(cx):
                 if blocks[k, j, i] == EMPTY:
                     continue
-                beside = _regular(blocks, k, j, i)
+                beside = regular(blocks, k, j, i)
                 if beside >= 0:
                     bounds[blocks[k, j, i] + 1] = beside
                     continue
@@ -237,30 +172,51 @@ def grid_to_graph(
     graph_excess, graph_absorption = np.zeros(count, np.float32), np.zeros(count, np.float32)
     position = np.zeros((count, 3), np.int32)
     for t in prange(shares):
-        cells, (faces, ids, sums, owner, many) = located(stencil), _scratch()
+        cells, (faces, ids, sums, owner, many), crossing = located(stencil), _scratch(), np.empty(3, np.int64)
         for row in range(t * rows // shares, (t + 1) * rows // shares):
             big_k, big_j = row // cy, row % cy
             for big_i in range(cx):
                 if blocks[big_k, big_j, big_i] == EMPTY:
                     continue
-                crossing = -1
-                if _regular(blocks, big_k, big_j, big_i) >= 0:
-                    length, crossing = _sides(
-                        cells, blocks, halved, big_k, big_j, big_i, factors, ids, sums, many
+                if regular(blocks, big_k, big_j, big_i) >= 0:
+                    whole = blocks[big_k, big_j, big_i]
+                    length = edges_of(
+                        cells,
+                        blocks,
+                        corners,
+                        halved,
+                        big_k,
+                        big_j,
+                        big_i,
+                        factors,
+                        ids,
+                        sums,
+                        many,
+                        crossing,
                     )
-                    owner[:length] = blocks[big_k, big_j, big_i]
-                else:
-                    length = _parts(
-                        cells, aggregate, halved, big_k, big_j, big_i, factors,
-                        faces, ids, sums, owner, many,
-                    )  # fmt: skip
+                    for q in range(length):
+                        place = bounds[whole] + q
+                        indices[place], weights[place], merged[place] = ids[q], sums[q], many[q]
+                    lengths[whole] = length
+                    d, e, a, unknowns, z, y, x = sums_of(
+                        cells, absorption, excess, corners, halved, big_k, big_j, big_i, crossing, around
+                    )
+                    inner[whole], graph_excess[whole], graph_absorption[whole] = (
+                        d * scale,
+                        e * boundary,
+                        a * scale,
+                    )
+                    mass[whole] = unknowns
+                    centre[whole, 0], centre[whole, 1], centre[whole, 2] = z, y, x
+                    position[whole, 0], position[whole, 1], position[whole, 2] = big_k, big_j, big_i
+                    continue
+                length = _parts(
+                    cells, aggregate, halved, big_k, big_j, big_i, factors, faces, ids, sums, owner, many
+                )
                 for q in range(length):
                     place = bounds[owner[q]] + lengths[owner[q]]
                     lengths[owner[q]] += 1
                     indices[place], weights[place], merged[place] = ids[q], sums[q], many[q]
-                # Among unknowns on all sides nothing couples to a boundary value.
-                inside = crossing == around and excess.size == 0
-                whole, d, many_cells, z, y, x = blocks[big_k, big_j, big_i], 0.0, 0, 0.0, 0.0, 0.0
                 for k in range(big_k << hz, min((big_k + 1) << hz, nz)):
                     for j in range(big_j << hy, min((big_j + 1) << hy, ny)):
                         for i in range(big_i << hx, min((big_i + 1) << hx, nx)):
@@ -269,27 +225,16 @@ def grid_to_graph(
                                 continue
                             if absorption.size > 0:
                                 graph_absorption[mine] += absorption[k, j, i] * scale
-                            if not inside:
-                                if excess.size > 0:
-                                    e = excess[k, j, i] * 1.0
-                                else:
-                                    e = _excess_of(cells, absorption, k, j, i)
-                                graph_excess[mine] += e * boundary
-                            if whole >= 0:
-                                d += diagonal_of(cells, k, j, i)
-                                many_cells += 1
-                                z, y, x = z + k + 0.5, y + j + 0.5, x + i + 0.5
-                                continue
+                            if excess.size > 0:
+                                graph_excess[mine] += excess[k, j, i] * boundary
+                            else:
+                                graph_excess[mine] += excess_of(cells, absorption, k, j, i) * boundary
                             inner[mine] += diagonal_of(cells, k, j, i) * scale
                             position[mine, 0], position[mine, 1], position[mine, 2] = big_k, big_j, big_i
                             mass[mine] += 1
                             centre[mine, 0] += k + 0.5
                             centre[mine, 1] += j + 0.5
                             centre[mine, 2] += i + 0.5
-                if whole >= 0:
-                    inner[whole], mass[whole] = d * scale, many_cells
-                    position[whole, 0], position[whole, 1], position[whole, 2] = big_k, big_j, big_i
-                    centre[whole, 0], centre[whole, 1], centre[whole, 2] = z, y, x
     for i in range(count):
         for axis in range(3):
             centre[i, axis] /= mass[i]

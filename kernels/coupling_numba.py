@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from learnsolve.kernels.faces_numba import diagonal_of, faces_of, located, look_of, shape_of
 from learnsolve.kernels.pointers import address, read, write
 from learnsolve.kernels.threads import INLINE, MATH, kernel
 

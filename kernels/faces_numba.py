@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from learnsolve.kernels.pointers import address, read
+from learnsolve.kernels.pointers import address, read, write
 from learnsolve.kernels.stencil_numba import is_face_stencil
 from learnsolve.kernels.threads import INLINE
 
@@ -82,45 +82,6 @@ def _face_overload(cells, axis, k, j, i):
     return unit
 
 
-def layer_of(cells, axis, z0, z1, y0, y1, x0, x1):
-    """Sum of the coefficients of the faces before some cells along ``axis``, and how many are not zero.
-
-    None of the cells is the first along it.
-    """
-
-
-@overload(layer_of, jit_options=INLINE)
-def _layer_overload(cells, axis, z0, z1, y0, y1, x0, x1):
-    if is_faces(cells):
-
-        def face(cells, axis, z0, z1, y0, y1, x0, x1):
-            (_, wz, wy, wx), (_, ny, nx) = cells
-            weights, total, count = wz if axis == 0 else (wy if axis == 1 else wx), 0.0, 0
-            for z in range(z0, z1):
-                for y in range(y0, y1):
-                    for x in range(x0, x1):
-                        w = read(weights, (z * ny + y) * nx + x)
-                        total += w
-                        count += w > 0
-            return total, count
-
-        return face
-
-    def unit(cells, axis, z0, z1, y0, y1, x0, x1):
-        (code, before), weights, _, (_, ny, nx) = cells
-        step = ny * nx if axis == 0 else (nx if axis == 1 else 1)
-        w = weights[0] if axis == 0 else (weights[1] if axis == 1 else weights[2])
-        count = 0
-        for z in range(z0, z1):
-            for y in range(y0, y1):
-                for x in range(x0, x1):
-                    here = (z * ny + y) * nx + x
-                    count += np.int64(read(code, here) & read(before, here - step)) >> 6
-        return w * count, count if w > 0 else 0
-
-    return unit
-
-
 def diagonal_of(cells, k, j, i):
     """The diagonal entry of a cell; zero if the cell is not an unknown."""
 
@@ -144,28 +105,58 @@ def _diagonal_overload(cells, k, j, i):
     return unit
 
 
-def look_of(cells, k, j, i):
-    """A number below 2^14 for all that a cell's coefficients can be; -1 where they can be anything.
+def looks_of(cells, k, j, out):
+    """A number for each cell of a row, into ``out``: what differs in a coefficient has another one.
 
-    It is the cell's code, followed by whether the six cells beside it are unknowns.
+    In a `UnitStencil` it is below 2^14 and the same for the whole grid: the cell's code, followed by whether
+    the six cells beside it are unknowns. In a `FaceStencil` it is negative, and says no more than whether the
+    cell is as the one before it.
     """
 
 
-@overload(look_of, jit_options=INLINE)
-def _look_overload(cells, k, j, i):
+@overload(looks_of, jit_options=INLINE)
+def _looks_overload(cells, k, j, out):
     if is_faces(cells):
-        return lambda cells, k, j, i: np.int64(-1)
 
-    def unit(cells, k, j, i):
+        def face(cells, k, j, out):
+            (diagonal, wz, wy, wx), (nz, ny, nx) = cells
+            here = (k * ny + j) * nx
+            # Beyond the grid's edge there are no faces; the row's own stand in, in a plane those across y.
+            up, north = here + ny * nx if k + 1 < nz else here, here + nx if j + 1 < ny else here
+            wz, changes = wz if nz > 1 else wy, address(out)
+            for i in range(1, nx - 1):
+                q = here + i
+                change = read(diagonal, q) != read(diagonal, q - 1)
+                change |= read(wx, q) != read(wx, q - 1)
+                change |= read(wx, q + 1) != read(wx, q)
+                change |= read(wy, q) != read(wy, q - 1)
+                change |= read(wy, north + i) != read(wy, north + i - 1)
+                change |= read(wz, q) != read(wz, q - 1)
+                change |= read(wz, up + i) != read(wz, up + i - 1)
+                write(changes, i, np.int32(change))
+            out[nx - 1] = 1
+            out[0] = -1
+            for i in range(1, nx):
+                out[i] = out[i - 1] - out[i]
+
+        return face
+
+    def unit(cells, k, j, out):
         (code, beside), _, _, (nz, ny, nx) = cells
-        here = (k * ny + j) * nx + i
-        found = np.int64(read(code, here))
-        found = 2 * found + (np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0)
-        found = 2 * found + (np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0)
-        found = 2 * found + (np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0)
-        found = 2 * found + (np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0)
-        found = 2 * found + (np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0)
-        return 2 * found + (np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0)
+        here, plane = (k * ny + j) * nx, ny * nx
+        down, below = (here - plane, 1) if k > 0 else (here, 0)
+        up, above = (here + plane, 1) if k + 1 < nz else (here, 0)
+        south, before = (here - nx, 1) if j > 0 else (here, 0)
+        north, after = (here + nx, 1) if j + 1 < ny else (here, 0)
+        looks = address(out)
+        for i in range(nx):
+            look = 2 * np.int32(read(code, here + i)) + below * np.int32(read(beside, down + i) >> 6)
+            look = 2 * look + above * np.int32(read(beside, up + i) >> 6)
+            look = 2 * look + before * np.int32(read(beside, south + i) >> 6)
+            write(looks, i, 4 * (2 * look + after * np.int32(read(beside, north + i) >> 6)))
+        for i in range(1, nx):
+            out[i] += 2 * (read(beside, here + i - 1) >> 6)
+            out[i - 1] += read(beside, here + i) >> 6
 
     return unit
 
@@ -190,10 +181,16 @@ def _outside_overload(cells, k, j, i):
         return face
 
     def unit(cells, k, j, i):
-        w, shift, look = cells[1], cells[2], look_of(cells, k, j, i)
-        z = (look >> 6 & 3) - (look >> 5 & 1) - (look >> 4 & 1)
-        y = (look >> 8 & 3) - (look >> 3 & 1) - (look >> 2 & 1)
-        x = (look >> 10 & 3) - (look >> 1 & 1) - (look & 1)
+        (code, beside), w, shift, (nz, ny, nx) = cells
+        here = (k * ny + j) * nx + i
+        c = np.int64(read(code, here))
+        z, y, x = c & 3, c >> 2 & 3, c >> 4 & 3
+        z -= np.int64(read(beside, here - ny * nx)) >> 6 if k > 0 else 0
+        z -= np.int64(read(beside, here + ny * nx)) >> 6 if k + 1 < nz else 0
+        y -= np.int64(read(beside, here - nx)) >> 6 if j > 0 else 0
+        y -= np.int64(read(beside, here + nx)) >> 6 if j + 1 < ny else 0
+        x -= np.int64(read(beside, here - 1)) >> 6 if i > 0 else 0
+        x -= np.int64(read(beside, here + 1)) >> 6 if i + 1 < nx else 0
         return z * w[0] + y * w[1] + x * w[2] + shift
 
     return unit

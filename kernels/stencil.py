@@ -6,7 +6,6 @@ Arrays always have three axes ``(nz, ny, nx)``; a plane has ``nz = 1``.
 
 from typing import Any, NamedTuple
 
-
 # A cell's own over-relaxation is stored in 16 bits, for the sweeps are bound by what they read.
 RELAXATION_UNIT = 2.0**-14
 

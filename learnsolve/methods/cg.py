@@ -11,12 +11,13 @@ from learnsolve.loop import Breakdown, Method, System
 
 @dataclass
 class State:
-    """Iterate, residual, direction, and ``r^H z``."""
+    """Iterate, residual, the last direction, ``r^H z`` of its step, and of flexible steps its residual."""
 
     x: Tensor
     r: Tensor
-    p: Tensor
-    rz: float
+    p: Tensor | None = None
+    rz: float = 0.0
+    old: Tensor | None = None
     count: int = 0
 
 
@@ -62,39 +63,49 @@ class CG(Method):
             raise ValueError(f"recompute is {self.recompute}; a positive number of steps is accepted")
 
     def start(self, system: System, x: Tensor, r: Tensor) -> State:
-        z = system.precondition(r)
-        rz = dot(r, z).real
-        if not rz > 0:
-            raise Breakdown(f"r^H M r = {rz:.3g} is not positive: M is not positive definite")
-        return State(x, r, z.clone(), rz)
+        return State(x, r)
 
     def step(self, system: System, s: State) -> float:
-        Ap = system.A._apply(s.p)
-        pAp = dot(s.p, Ap).real
+        # The preconditioner stands at the beginning, so that the last residual does not go through it.
+        flexible = self._flexible(system)
+        p = s.p = self._direction(system, s, flexible)
+        Ap = system.A._apply(p)
+        pAp = dot(p, Ap).real
         if not pAp > 0:
             if pAp <= 0:
                 raise Breakdown(f"p^H A p = {pAp:.3g} is not positive: A is not positive definite")
             return pAp
-        alpha = s.rz / pAp
-        flexible = self.flexible
-        if flexible is None:
-            flexible = system.M is not None and (not system.M.linear or system.M.hermitian is False)
-        old = s.r.clone() if flexible else s.r
-        size = descend(alpha, s.p, Ap, s.x, s.r)
+        s.old = s.r.clone() if flexible else None
+        size = descend(s.rz / pAp, p, Ap, s.x, s.r)
         s.count += 1
         if s.count % self.recompute == 0:
             s.r = system.residual(s.x)
             size = norm(s.r)
+        return size
+
+    def _flexible(self, system: System) -> bool:
+        if self.flexible is not None:
+            return self.flexible
+        return system.M is not None and (not system.M.linear or system.M.hermitian is False)
+
+    @staticmethod
+    def _direction(system: System, s: State, flexible: bool) -> Tensor:
+        """The next direction, in place of the last one."""
         z = system.precondition(s.r)
         rz = dot(s.r, z).real
+        if s.p is None:
+            if not rz > 0:
+                raise Breakdown(f"r^H M r = {rz:.3g} is not positive: M is not positive definite")
+            s.rz = rz
+            return z.clone()
         if rz < 0 and not flexible:
             raise Breakdown(f"r^H M r = {rz:.3g} is negative: M is not positive definite")
-        if rz == 0 and size > 0:
+        if rz == 0:
             raise Breakdown("r^H M r = 0: M is singular")
-        beta = (rz - dot(old, z).real if flexible else rz) / s.rz
+        beta = (rz if s.old is None else rz - dot(s.old, z).real) / s.rz
         combine(1.0, z, beta, s.p)
         s.rz = rz
-        return size
+        return s.p
 
 
 @dataclass(frozen=True)

@@ -150,15 +150,19 @@ def hierarchy(
         factors = np.where(halved, 0.5, 1.0) * here
         boundary = here * (2**depth + 1) / (2 ** (depth + 1) + 1)
         below = tuple((n + h) >> h for n, h in zip(shape, halved.tolist(), strict=True))
-        aggregate, blocks = np.empty(shape, np.int32), np.empty(below, np.int32)
+        aggregate, blocks, corners = (
+            np.empty(shape, np.int32),
+            np.empty(below, np.int32),
+            np.empty(below, np.uint8),
+        )
         count, filled = aggregate_numba.aggregate_blocks(
-            stencil, halved, options.strength, aggregate, blocks, count_threads
+            stencil, halved, options.strength, aggregate, blocks, corners, count_threads
         )
         split, tuned = graphs or count != filled, tuning if depth == 0 else None
         graph = None
         if split or tuned is not None:
             graph = coarsen_numba.grid_to_graph(
-                stencil, absorption, excess, aggregate, blocks, count,
+                stencil, absorption, excess, aggregate, blocks, corners, count,
                 halved, factors, boundary, here, count_threads,
             )  # fmt: skip
         if graph is not None and split:

@@ -154,6 +154,26 @@ def _edge_features(told, strongest, i, q, out):
 
 
 @njit(**INLINE)
+def _bits(value):
+    """A float32 as a whole number, for keys."""
+    return np.uint64(np.float32(value).view(np.uint32))
+
+
+@njit(**INLINE)
+def _edge_look(told, strongest, i, q):
+    """A key of all from which an edge's features are made, the same from both ends."""
+    (_, indices, weights, merged), (_, _, _, _, _, centre), _ = told
+    j = read(indices, q)
+    key = _bits(read(weights, q)) * np.uint64(0x9E3779B97F4A7C15) + _bits(read(merged, q))
+    key = key * np.uint64(0xBF58476D1CE4E5B9) + _bits(max(strongest[i], strongest[j]))
+    key = key * np.uint64(0x94D049BB133111EB) + _bits(min(strongest[i], strongest[j]))
+    for a in range(3):
+        step = abs(read(centre, 3 * i + a) - read(centre, 3 * j + a))
+        key = key * np.uint64(0xD6E8FEB86659FD93) + _bits(step)
+    return mixed(key) | np.uint64(1)
+
+
+@njit(**INLINE)
 def _told(graph, block, kids, sides):
     """Where a graph's arrays are, and the sizes of a full block, for the functions of features.
 
@@ -282,12 +302,27 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
         for i in range(t * n // threads, (t + 1) * n // threads):
             strongest[i] = _node_features(told, i, features)
             keys[i] = key_of(features, NODE_FEATURES)
+    # Both directions of an edge are as one: a half finds the other, its twin, once.
+    twins = np.empty(m, np.int32)
     for t in prange(threads):
         told, features = _told(graph, sizes, kids, sides), np.empty(EDGE_FEATURES, np.float32)
+        known, found = np.zeros(CACHE, np.uint64), np.empty(CACHE, np.uint64)
         for i in range(t * n // threads, (t + 1) * n // threads):
             for q in range(indptr[i], indptr[i + 1]):
-                _edge_features(told, strongest, i, q, features)
-                edge_keys[q] = key_of(features, EDGE_FEATURES)
+                j = indices[q]
+                if j < i:
+                    continue
+                p = indptr[j]
+                while indices[p] != i:
+                    p += 1
+                raw = _edge_look(told, strongest, i, q)
+                slot = raw >> np.uint64(50)
+                if known[slot] != raw:
+                    known[slot] = raw
+                    _edge_features(told, strongest, i, q, features)
+                    found[slot] = key_of(features, EDGE_FEATURES)
+                twins[q] = p
+                edge_keys[q], edge_keys[p] = found[slot], found[slot]
     first = _classes(keys, classes)
     h = _embeddings(_told(graph, sizes, kids, sides), first, weights.node)
     for r in range(rounds):
@@ -346,11 +381,7 @@ def predict(graph, block, kids, sides, bound, deep, weights, couplings, excess, 
     for t in prange(threads):
         for i in range(t * n // threads, (t + 1) * n // threads):
             for q in range(indptr[i], indptr[i + 1]):
-                j = indices[q]
-                if j < i:
-                    continue
                 # From the other end it would be rounded otherwise, and the matrix is to be symmetric.
-                for p in range(indptr[j], indptr[j + 1]):
-                    if indices[p] == i:
-                        couplings[p] = couplings[q]
+                if indices[q] > i:
+                    couplings[twins[q]] = couplings[q]
     return h

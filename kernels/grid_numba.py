@@ -258,21 +258,30 @@ def gauss_seidel(stencil, b, x, omega, reverse):
     """One lexicographic sweep of successive over-relaxation in place; serial."""
     nz, ny, nx = x.shape
     zero, step = x.dtype.type(0), -1 if reverse else 1
-    defects = np.empty(nx, x.dtype)
-    right, source = address(b), address(x)
+    # Of a row: what each cell changes by for its own sake, and what of the change of the cell before it.
+    own, link = np.empty(nx, x.dtype), np.zeros(nx, x.dtype)
+    shift, first = (1, 0) if reverse else (0, 1)
     for q in range(nz * ny):
         q = nz * ny - 1 - q if reverse else q
         row = row_of(stencil, x.shape, q // ny, q % ny)
+        right, source, target = address(b), address(x), address(x)
+        out, links = address(own), address(link)
         for i in range(row.begin, row.end):
-            defects[i] = _defect(row, right, source, zero, i, nx, False)
-        for i in (0, nx - 1):
-            defects[i] = _defect(row, right, source, zero, i, nx, True)
-        values = x[q // ny, q % ny]
-        i, change = nx - 1 if reverse else 0, zero
-        for place in range(nx):
-            if place > 0:
-                defects[i] += along(row, max(i, i - step)) * change
             d = centre(row, i)
-            change = omega * defects[i] / d if d != zero else zero
-            values[i] += change
+            write(out, i, omega * _defect(row, right, source, zero, i, nx, False) / d if d != zero else zero)
+        for i in (0, nx - 1):
+            d = centre(row, i)
+            write(out, i, omega * _defect(row, right, source, zero, i, nx, True) / d if d != zero else zero)
+        for i in range(first, nx - 1 + first):
+            d = centre(row, i)
+            write(links, i, omega * along(row, i + shift) / d if d != zero else zero)
+        # Nothing but a product and a sum of each cell waits for the cell before it.
+        before, links, out = address(own), address(link), address(own)
+        i, change = nx - 1 if reverse else 0, zero
+        for _ in range(nx):
+            change = read(before, i) + read(links, i) * change
+            write(out, i, change)
             i += step
+        changes = address(own)
+        for i in range(nx):
+            write(target, row.here + i, read(source, row.here + i) + read(changes, i))

@@ -6,6 +6,8 @@ A method is a frozen dataclass of options. It owns one step of the iteration and
     start(system, x, r)    a mutable state; r = b - A x
     step(system, state)    changes the state, returns its estimate of norm(b - A x)
     solution(state)        the iterate; by default ``state.x``
+    resume(...)            as start, where the true residual is not what the state claimed
+    finished(...)          told how a solve ended, by methods that learn from it
 
 and raises `Breakdown` where its mathematics ends.
 """
@@ -68,6 +70,13 @@ class Method:
     def solution(self, state: Any) -> Tensor:
         """The iterate that the state stands for."""
         return state.x
+
+    def resume(self, system: System, state: Any, x: Tensor, r: Tensor) -> Any:
+        """Begin anew at ``x`` in the middle of a solve."""
+        return self.start(system, x, r)
+
+    def finished(self, state: Any, status: Status) -> None:
+        """Hear how the solve of a state ended; what it puts into ``state.extras`` is in the result."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,7 @@ def iterate(method: Method, system: System, x: Tensor, limits: Limits) -> Outcom
                         status = Status.STAGNATED
                     else:
                         claimed, safe, safe_norm = true, x.clone(), true
-                        state = method.start(system, x.clone(), r)
+                        state = method.resume(system, state, x.clone(), r)
                 elif _orthogonal(method, system, r, 1e-3 * true, limits):
                     status = Status.STAGNATED
                 history[-1] = true
@@ -223,4 +232,6 @@ def iterate(method: Method, system: System, x: Tensor, limits: Limits) -> Outcom
             status = Status.CONVERGED
     history[-1] = true
     assert status is not None
+    if state is not None:
+        method.finished(state, status)
     return Outcome(x, status, np.array(history), iterations, detail, dict(getattr(state, "extras", {})))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.operators import Operator
-from learnsolve.operators.sweeps import checked_omega, relaxation
+from learnsolve.operators.sweeps import Relaxation, checked_omega, relaxation
 from learnsolve.preconditioners.base import Inverse, Preconditioner
 
 
@@ -44,9 +44,12 @@ class SSORPreconditioner(Preconditioner):
         checked_omega(self.omega, 2.0)
 
     def build(self, A: Operator) -> Operator:
-        relax, back = relaxation(A), None if A.hermitian else relaxation(A.H)
+        return self.from_sweeps(A, relaxation(A), None if A.hermitian else relaxation(A.H))
 
-        def sweeps(of, r: Tensor) -> Tensor:
+    def from_sweeps(self, A: Operator, relax: Relaxation, back: Relaxation | None = None) -> Operator:
+        """The preconditioner from the sweeps of ``A`` and, if it is not Hermitian, of its adjoint."""
+
+        def sweeps(of: Relaxation, r: Tensor) -> Tensor:
             z = torch.zeros_like(r)
             of.sweep(r, z, self.omega, self.order, False)
             of.sweep(r, z, self.omega, self.order, True)

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["ConvergenceWarning", "Result", "SolveError", "Status", "methods_table", "prepare", "solve"]
-_ROOMS = ("datasets", "kernels", "methods", "operators", "plots", "preconditioners", "problems", "training")
+_ROOMS = (
+    "datasets",
+    "kernels",
+    "methods",
+    "online",
+    "operators",
+    "plots",
+    "preconditioners",
+    "problems",
+    "training",
+)
 _HOMES = {
     "linear": ("methods_table", "prepare", "solve"),
     "result": ("ConvergenceWarning", "Result", "SolveError", "Status"),

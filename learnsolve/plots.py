@@ -177,6 +177,76 @@ def plot_smoke(sim: SmokeSimulation, ax: Axes | None = None, *, azimuth: float =
     return ax
 
 
+def plot_regret(
+    costs: ArrayLike, reference: ArrayLike, ax: Axes | None = None, *, label: str | None = None
+) -> Axes:
+    """Draw what a method has paid on a sequence of systems more than a reference, system by system.
+
+    Parameters
+    ----------
+    costs, reference : (systems,) arrays
+        What each system cost.
+    ax : matplotlib Axes, optional
+    label : str, optional
+        For the legend.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ.
+
+    Examples
+    --------
+    >>> ax = plot_regret([3, 4, 5], [3, 3, 3])
+    >>> ax.lines[0].get_ydata().tolist()
+    [0, 1, 3]
+    """
+    paid, known = np.asarray(costs), np.asarray(reference)
+    if paid.shape != known.shape:
+        raise ValueError(f"there are {paid.size} costs, and {known.size} of the reference")
+    ax = _axes(ax)
+    ax.plot(np.arange(1, paid.size + 1), np.cumsum(paid - known), label=label)
+    ax.set_xlabel("system")
+    ax.set_ylabel("iterations beyond the reference")
+    if label is not None:
+        ax.legend()
+    return ax
+
+
+def plot_choices(choices: ArrayLike, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """Draw what a method that tunes itself chose for each system of a sequence.
+
+    Parameters
+    ----------
+    choices : (systems,) array
+        Numbers.
+    ax : matplotlib Axes, optional
+    label : str, optional
+        For the legend.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Examples
+    --------
+    >>> plot_choices([1.0, 1.5]).get_ylabel()
+    'choice'
+    """
+    ax = _axes(ax)
+    values = np.asarray(choices, float)
+    ax.plot(np.arange(1, values.size + 1), values, ".", markersize=2, alpha=0.5, label=label)
+    ax.set_xlabel("system")
+    ax.set_ylabel("choice")
+    if label is not None:
+        ax.legend(markerscale=5)
+    return ax
+
+
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax

@@ -214,3 +214,25 @@ def test_help_comes_without_the_heavy_imports(arguments):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert outcome.returncode == 0, outcome.stderr
+
+
+def test_tune_shows_what_a_policy_costs(tmp_path):
+    result = run("tune", "--problem", "shifted", "--steps", 30, "--policy", "chebcb", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "chebcb" in result.output
+    assert (tmp_path / "tune.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--policy", "none"], "there is no 'none'"),
+        (["--problem", "drift", "--grid", 50], "indefinite"),
+        (["--steps", 1], "steps"),
+    ],
+)
+def test_tune_refuses(arguments, word, tmp_path):
+    ended = command("tune", *arguments, "--output", tmp_path / "new")
+    assert ended.returncode == 1
+    assert word in ended.stderr
+    assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from learnsolve import __version__
-from learnsolve.cli import demo, methods, solve, train
+from learnsolve.cli import demo, methods, solve, train, tune
 
 app = typer.Typer(
     help="Solve linear systems: a learned part proposes, a classical iteration certifies.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(methods.methods)
 app.command()(demo.demo)
+app.command()(tune.tune)
 app.add_typer(train.app, name="train")
 
 

@@ -31,11 +31,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=5)
     command.add_argument("--policy", nargs="+", choices=POLICIES, default=["tsallis-inf", "chebcb", "young"])
     command.add_argument("--every", type=int, default=1, help="the table takes one of so many systems")
-    command.add_argument("--replay", action="store_true", help="policies read the table; needs --every 1")
+    command.add_argument(
+        "--replay", action="store_true", help="policies read the table, each row --every times"
+    )
     command.add_argument(
         "--horizon", type=int, help="rounds of a replay, drawn from the table (default: its own)"
     )
-    command.add_argument("--leave-out", nargs="+", default=[], choices=["cg", "omega 1", "superlu"])
+    command.add_argument(
+        "--leave-out", nargs="+", default=[], choices=["cg", "omega 1", "best omega", "superlu"]
+    )
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
     return command
@@ -188,7 +192,9 @@ def measure_all(options: argparse.Namespace, report: Callable[[str], None]) -> d
         report("SuperLU")
         few = steps[:: max(len(steps) // 50, 1)]
         rows["superlu"] = {"iterations": [0], "seconds": superlu(few) * len(steps) / len(few)}
-    contexts = np.array([step.context for step in steps])
+    contexts = np.array([step.context for step in steps[some]])
+    if options.replay:
+        costs, contexts = np.repeat(costs, options.every, axis=0), np.repeat(contexts, options.every)
     if options.horizon is not None:
         drawn = np.random.default_rng(1).integers(len(costs), size=options.horizon)
         costs, contexts = costs[drawn], contexts[drawn]
@@ -252,8 +258,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.grid = options.grid or (50 if options.problem == "heat" else 10)
     if min(options.grid, options.steps, options.seeds, options.every, options.threads) < 1:
         command.error("positive numbers are accepted")
-    if options.replay and options.every != 1:
-        command.error("--replay needs --every 1")
     os.environ.update(dict.fromkeys(measure.THREAD_VARIABLES, str(options.threads)))
     import torch
 

@@ -366,6 +366,7 @@ def test_the_regret_grows_as_the_analysis_says(kind):
     for algorithm in ALGORITHMS:
         medians = [np.median(regrets(algorithm, kind, K, range(5))) for K in ladder]
         slopes[algorithm], last[algorithm] = np.polyfit(np.log(ladder), np.log(medians), 1)[0], medians[-1]
+        print(kind, algorithm, np.round(medians, 1), round(slopes[algorithm], 3))
     assert slopes["magnitude-reduced"] <= 0.6
     assert slopes["log-barrier"] <= (0.6 if kind == "mixed" else 0.75)
     assert max(slopes[a] for a in NEW) < slopes["dilated-bonus"]

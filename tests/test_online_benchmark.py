@@ -54,6 +54,11 @@ class SimpleOptions:
     problem = "high"
 
 
-def test_replay_needs_the_whole_table(tmp_path):
-    with pytest.raises(SystemExit):
-        run(tmp_path, "--replay", "--every", "2")
+def test_a_row_of_the_table_stands_for_several_systems(tmp_path):
+    record = run(
+        tmp_path, "--problem", "low", "--steps", "20", "--every", "5", "--seeds", "1", "--replay",
+        "--policy", "chebcb", "--leave-out", "superlu", "omega 1", "best omega",
+    )  # fmt: skip
+    (paid,) = record["policies"]["chebcb"]
+    assert len(paid["iterations"]) == 20
+    assert record["rows"] == {}

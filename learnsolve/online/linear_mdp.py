@@ -302,6 +302,9 @@ def step_sizes(
     return StepSizes(eta, beta, gamma if barrier else np.maximum(gamma, np.square(eta * R)))
 
 
+EXPLORATION: dict[str, float] = {"log-barrier": 0.001, "magnitude-reduced": 0.01, "dilated-bonus": 0.03}
+
+
 @dataclass
 class AdversarialMDP:
     """Learns to act in a process of ``H`` layers whose losses change arbitrarily between episodes.
@@ -320,8 +323,8 @@ class AdversarialMDP:
     ============================ ===================================== =============== ==============
 
     Measured on `learnsolve.problems.linear_mdp` of five seeds, the median regret grew from 1000 to 8000
-    episodes like ``K^0.56``, ``K^0.22`` and ``K^0.71`` for losses that drift and switch, and like ``K^0.70``,
-    ``K^0.57`` and ``K^0.75`` for losses of a fixed mean, where the logarithms of the log-barrier still count.
+    episodes like ``K^0.49``, ``K^0.24`` and ``K^0.72`` for losses that drift and switch, and like ``K^0.67``,
+    ``K^0.57`` and ``K^0.74`` for losses of a fixed mean, where the logarithms of the log-barrier still count.
 
     Parameters
     ----------
@@ -331,10 +334,10 @@ class AdversarialMDP:
         ``K``, for the step sizes; more may be played.
     algorithm : {"log-barrier", "magnitude-reduced", "dilated-bonus"}
         The first two are of Dai et al., the last is what Luo et al. had before.
-    exploration : float
-        The constant of `step_sizes`, positive. One is the order of the analysis. The default was the best
-        for ``"magnitude-reduced"`` of 1, 0.1, 0.03, 0.01 and 0.003 at 4000 episodes, on processes that the
-        tests do not use; the others were better with 0.003 and 0.03.
+    exploration : float, optional
+        The constant of `step_sizes`, positive. One is the order of the analysis. The default is 0.001, 0.01
+        and 0.03 for the three: for each the best of 1, 0.1, 0.03, 0.01, 0.003, ... at 4000 episodes, on
+        processes that the tests do not use.
     rollouts : int
         Zero takes the moments of the features, the corrections and the bonuses from the model, exactly.
         Otherwise that many paths are simulated for each of moments and corrections after each episode, and
@@ -378,7 +381,7 @@ class AdversarialMDP:
     simulator: Simulator
     episodes: int
     algorithm: Algorithm = "log-barrier"
-    exploration: float = 0.01
+    exploration: float | None = None
     rollouts: int = 0
     seed: int = 0
     policy: Array = field(init=False)
@@ -391,6 +394,8 @@ class AdversarialMDP:
             raise ValueError(f"algorithm is {self.algorithm!r}; {known} are accepted")
         if self.episodes < 1 or self.rollouts < 0:
             raise ValueError("episodes must be positive, and rollouts not negative")
+        if self.exploration is None:
+            self.exploration = EXPLORATION[self.algorithm]
         if not (math.isfinite(self.exploration) and self.exploration > 0):
             raise ValueError(f"exploration is {self.exploration}; a positive number is accepted")
         self._features = np.asarray(self.simulator.features, dtype=np.float64)

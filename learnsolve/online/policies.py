@@ -162,9 +162,10 @@ class ChebCB(Policy):
 
     The logarithm of the cost is a polynomial of the context and of the action's number, fitted by least
     squares; an action that is expected to cost ``1 + g`` times the best one is chosen with probability
-    ``1 / (arms + exploration t g)``, and the best one otherwise. The paper fits a polynomial of the context
-    to each action alone; neighbouring actions cost nearly the same, and one polynomial of both learns
-    from them all.
+    ``1 / (arms + exploration n g)``, and the best one otherwise. The paper fits a polynomial of the context
+    to each action alone; neighbouring actions cost nearly the same, and one polynomial of both learns from
+    them all. And ``n`` is not the number of rounds so far but how many of them tell of the best action in
+    this context, by the leverage of its features: contexts may come in any order.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ class ChebCB(Policy):
     context_range: tuple[float, float] | None = None
     degree: int = 6
     arm_degree: int = 8
-    exploration: float = 10.0
+    exploration: float = 30.0
     ridge: float = 1e-3
     forgetting: float = 1.0
     span: NDArray[np.float64] = field(init=False, repr=False)
@@ -232,6 +233,7 @@ class ChebCB(Policy):
         self._columns = min(self.arm_degree, self.arms)
         places = np.linspace(-1, 1, self.arms) if self.arms > 1 else np.zeros(1)
         self._arms = chebvander(places, self._columns - 1)
+        self._inverted: NDArray[np.float64] | None = None
         size = self.degree * self._columns
         self.gram, self.moment = np.zeros((size, size)), np.zeros(size)
 
@@ -243,9 +245,20 @@ class ChebCB(Policy):
 
     def expected(self, context: float) -> NDArray[np.float64]:
         """The logarithm of each action's expected cost, ``(arms,)``."""
-        size = self.moment.size
-        theta = np.linalg.solve(self.gram + self.ridge * np.eye(size), self.moment)
-        return self._arms @ theta.reshape(self._columns, self.degree) @ self._features(context)
+        theta = (self._inverse() @ self.moment).reshape(self._columns, self.degree)
+        return self._arms @ theta @ self._features(context)
+
+    def _inverse(self) -> NDArray[np.float64]:
+        """That of the regularised Gram matrix, computed once after each cost."""
+        if self._inverted is None:
+            self._inverted = np.linalg.inv(self.gram + self.ridge * np.eye(self.moment.size))
+        return self._inverted
+
+    def _known(self, action: int, context: float) -> float:
+        """How many rounds' worth is known of an action in a context, by the leverage of its features."""
+        x = np.outer(self._arms[action], self._features(context)).reshape(-1)
+        leverage = float(x @ self._inverse() @ x)
+        return min(self.weight, x.size / max(leverage, 1e-12)) + 1
 
     def predicted(self, action: int, context: float | None = None) -> float:
         return super().predicted(action) if context is None else float(np.exp(self.expected(context)[action]))
@@ -263,7 +276,7 @@ class ChebCB(Policy):
         expected = self.expected(context)
         best = int(expected.argmin())
         gaps = np.expm1(np.minimum(expected - expected[best], 20))
-        p = 1 / (self.arms + self.exploration * (self.weight + 1) * gaps)
+        p = 1 / (self.arms + self.exploration * self._known(best, context) * gaps)
         p[best] = 0
         p[best] = 1 - p.sum()
         return p
@@ -277,6 +290,7 @@ class ChebCB(Policy):
         self.moment *= self.forgetting
         self.weight = self.forgetting * self.weight + 1
         self.gram += np.outer(x, x)
+        self._inverted = None
         self.moment += np.log(max(cost, 1e-3)) * x
 
     def _include(self, context: float) -> None:

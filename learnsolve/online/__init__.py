@@ -4,9 +4,11 @@ from learnsolve.online.base import POLICIES, Policy, PolicyFileError
 from learnsolve.online.contexts import diagonal_excess, jacobi_radius
 from learnsolve.online.linear_mdp import AdversarialMDP
 from learnsolve.online.log_barrier import LinearLogBarrier, LogBarrier
-from learnsolve.online.policies import ChebCB, Fixed, Switching, TsallisINF, Young
+from learnsolve.online.policies import ChebCB, Fixed, TsallisINF, Young
 from learnsolve.online.regret import best_fixed, growth, instance_optimum, regret, replay
-from learnsolve.online.tuned import TunedMultigrid, TunedSOR, TunedSSORCG
+from learnsolve.online.switching import Switching
+from learnsolve.online.tuned import TunedSOR, TunedSSORCG
+from learnsolve.online.tuned_multigrid import TunedMultigrid
 
 __all__ = [
     "POLICIES",

@@ -207,6 +207,7 @@ def measure_all(options: argparse.Namespace, report: Callable[[str], None]) -> d
                 paid = replay(policy_of(name, 20, seed), costs, contexts)
                 curve = regret(paid, costs)
                 slope = growth(curve, max(len(curve) // 1000, 1))
+                slope = None if np.isnan(slope) else slope
                 entry = {"iterations": paid.tolist(), "seconds": None, "growth": slope}
             else:
                 method, told = tuned(name, options, seed)
@@ -246,7 +247,7 @@ def shown(record: dict[str, Any], title: str) -> Table:
             name,
             [sum(run["iterations"]) for run in runs],
             [run["seconds"] for run in runs if run["seconds"] is not None],
-            [run["growth"] for run in runs if "growth" in run],
+            [run["growth"] for run in runs if run.get("growth") is not None],
         )
     return out
 

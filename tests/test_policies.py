@@ -249,6 +249,7 @@ def test_measures():
     assert instance_optimum(costs) == 4.0
     np.testing.assert_array_equal(regret([3.0, 1.0, 4.0], costs), [2.0, 1.0, 3.0])
     assert growth(np.arange(1, 1001) ** 0.7, 10) == pytest.approx(0.7)
+    assert np.isnan(growth(-np.arange(1.0, 50.0), 2))
     with pytest.raises(ValueError, match=r"\(rounds, 3\)"):
         replay(Fixed(3), costs)
     with pytest.raises(ValueError, match="2 contexts for 3"):

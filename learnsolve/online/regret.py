@@ -94,6 +94,7 @@ def growth(values: ArrayLike, first: int) -> float:
     """The exponent of a curve's growth from round ``first`` on: the slope of a line through its logarithms.
 
     Thirty points are taken, evenly spaced on the logarithmic axis; those that are not positive are left out.
+    Of fewer than two that are left there is no slope: NaN.
 
     Examples
     --------
@@ -104,4 +105,6 @@ def growth(values: ArrayLike, first: int) -> float:
     rounds = np.unique(np.geomspace(first, len(curve), 30).astype(int))
     heights = curve[rounds - 1]
     positive = heights > 0
+    if positive.sum() < 2:
+        return float("nan")
     return float(np.polyfit(np.log(rounds[positive]), np.log(heights[positive]), 1)[0])

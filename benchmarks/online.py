@@ -1,7 +1,6 @@
 """Methods that tune themselves beside fixed parameters, and beside who knows the sequence beforehand."""
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -10,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
+import torch
 from numba import njit
 from rich.table import Table
 
@@ -259,9 +260,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.grid = options.grid or (50 if options.problem == "heat" else 10)
     if min(options.grid, options.steps, options.seeds, options.every, options.threads) < 1:
         command.error("positive numbers are accepted")
-    os.environ.update(dict.fromkeys(measure.THREAD_VARIABLES, str(options.threads)))
-    import torch
-
+    if options.threads > numba.config.NUMBA_NUM_THREADS:
+        command.error(f"there are {numba.config.NUMBA_NUM_THREADS} threads")
+    numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     console, progress = consoles()
     with warnings.catch_warnings():

@@ -2,11 +2,22 @@
 
 import json
 
+import numba
 import numpy as np
 import pytest
+import torch
 
 import learnsolve
 from benchmarks import online
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Puts the numbers of threads back that the benchmark sets."""
+    before = numba.get_num_threads(), torch.get_num_threads()
+    yield
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
 
 
 def run(tmp_path, *arguments):

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=1000, help="of the first system")
     command.add_argument("--rtol", type=float, default=1e-4)
     command.add_argument("--maxiter", type=int, default=2000)
+    command.add_argument("--repeats", type=int, default=1, help="of each solve; its seconds are their median")
     command.add_argument("--weights", help="of dcdm: a name or a file; default: by dimension")
     command.add_argument("--multigrid-weights", help="of the learned multigrid: a name or a file")
     command.add_argument("--only", nargs="+", help="solvers of the table")
@@ -152,22 +153,36 @@ def deflated(problem: Any, options: argparse.Namespace) -> Any:
     )
 
 
+def timed(solve: Callable[[Any], Any], problem: Any) -> tuple[float, Any]:
+    """The seconds of a solve, set-up included, and what it gave."""
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = solve(problem)
+    return time.perf_counter() - began, result
+
+
 def compare(family: str, options: argparse.Namespace, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One row for each solver: its iterations and seconds on every system of a family."""
+    """One row for each solver: its iterations and seconds on every system of a family.
+
+    A small system of the family goes first and is not counted: it loads libraries and compiles kernels. The
+    solvers take turns, in repeat after repeat, so that a busy minute of the machine falls on all alike.
+    """
     table = solvers(options)
     rows: list[dict[str, Any]] = [
         {"family": family, "solver": name, "iterations": [], "seconds": [], "residuals": [], "converged": 0}
         for name in table
     ]
     shape = tuple(options.shape)
+    small = next(systems(family, tuple(min(32, length) for length in shape), 1, options.seed - 1))
+    for solve in table.values():
+        timed(solve, small)
     for number, problem in enumerate(systems(family, shape, options.systems, options.seed), start=1):
         report(f"{family}: system {number} of {options.systems}, {problem.A.unknowns:,} unknowns")
-        for row, solve in zip(rows, table.values(), strict=True):
-            began = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                result = solve(problem)
-            row["seconds"].append(time.perf_counter() - began)
+        rounds = [[timed(solve, problem) for solve in table.values()] for _ in range(options.repeats)]
+        for row, runs in zip(rows, zip(*rounds, strict=True), strict=True):
+            result = runs[0][1]
+            row["seconds"].append(statistics.median(seconds for seconds, _ in runs))
             row["iterations"].append(result.iterations)
             row["residuals"].append(result.relative_residual)
             row["converged"] += result.success
@@ -187,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     command = parser()
     options = command.parse_args(arguments)
-    if len(options.shape) not in (2, 3) or min(*options.shape, options.systems, options.threads) < 1:
+    if len(options.shape) not in (2, 3) or min(*options.shape, options.systems, options.threads, options.repeats) < 1:
         command.error("two or three positive lengths, and positive numbers, are accepted")
     os.environ.update(dict.fromkeys(measure.THREAD_VARIABLES, str(options.threads)))
     import torch

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.polynomial.chebyshev import chebinterpolate, chebvander
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve, solve_triangular
 
 from learnsolve.online.base import Policy, grid_of, newton
 
@@ -161,11 +162,15 @@ class ChebCB(Policy):
     """Chebyshev regression of costs on a context, explored by inverse gap weighting (SquareCB).
 
     The logarithm of the cost is a polynomial of the context and of the action's number, fitted by least
-    squares; an action that is expected to cost ``1 + g`` times the best one is chosen with probability
+    squares with a penalty that grows with the degree, as the paper's bounds on the coefficients fall with it:
+    so it may have many terms, which it needs where costs rise steeply, and is yet smooth where few costs are
+    known. An action that is expected to cost ``1 + g`` times the best one is chosen with probability
     ``1 / (arms + exploration n g)``, and the best one otherwise. The paper fits a polynomial of the context
     to each action alone; neighbouring actions cost nearly the same, and one polynomial of both learns from
     them all. And ``n`` is not the number of rounds so far but how many of them tell of the best action in
-    this context, by the leverage of its features: contexts may come in any order.
+    this context, by the leverage of its features: contexts may come in any order. A fit that is wrong only
+    beyond what it has seen would never be found out, so that the best action's neighbours are chosen with
+    probability ``1 / (arms + sqrt(n))`` at least; they cost little more, and reveal it.
 
     Parameters
     ----------
@@ -178,7 +183,8 @@ class ChebCB(Policy):
     exploration : float
         Larger is greedier.
     ridge : float
-        Regularisation of the fit.
+        Penalty on the square of the coefficient of degrees ``j`` and ``k``: so many times
+        ``(1 + j^2 + k^2)^2``.
     forgetting : float
         Weight of a cost in the fit one round later; below one for sequences that change.
 
@@ -200,10 +206,10 @@ class ChebCB(Policy):
     """
 
     context_range: tuple[float, float] | None = None
-    degree: int = 6
-    arm_degree: int = 8
+    degree: int = 10
+    arm_degree: int = 10
     exploration: float = 30.0
-    ridge: float = 1e-3
+    ridge: float = 1e-4
     forgetting: float = 1.0
     span: NDArray[np.float64] = field(init=False, repr=False)
     gram: NDArray[np.float64] = field(init=False, repr=False)
@@ -233,7 +239,9 @@ class ChebCB(Policy):
         self._columns = min(self.arm_degree, self.arms)
         places = np.linspace(-1, 1, self.arms) if self.arms > 1 else np.zeros(1)
         self._arms = chebvander(places, self._columns - 1)
-        self._inverted: NDArray[np.floating] | None = None
+        self._fit: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        j, k = np.arange(self.degree), np.arange(self._columns)
+        self._penalty = self.ridge * np.diag(((1 + k[:, None] ** 2 + j**2) ** 2).reshape(-1).astype(float))
         size = self.degree * self._columns
         self.gram, self.moment = np.zeros((size, size)), np.zeros(size)
 
@@ -245,19 +253,21 @@ class ChebCB(Policy):
 
     def expected(self, context: float) -> NDArray[np.float64]:
         """The logarithm of each action's expected cost, ``(arms,)``."""
-        theta = (self._inverse() @ self.moment).reshape(self._columns, self.degree)
+        theta = self._fitted()[1].reshape(self._columns, self.degree)
         return self._arms @ theta @ self._features(context)
 
-    def _inverse(self) -> NDArray[np.floating]:
-        """That of the regularised Gram matrix, computed once after each cost."""
-        if self._inverted is None:
-            self._inverted = np.linalg.inv(self.gram + self.ridge * np.eye(self.moment.size))
-        return self._inverted
+    def _fitted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The Cholesky factor of the regularised Gram matrix and the coefficients, computed once a cost."""
+        if self._fit is None:
+            factor = np.linalg.cholesky(self.gram + self._penalty)
+            self._fit = factor, cho_solve((factor, True), self.moment)
+        return self._fit
 
     def _known(self, action: int, context: float) -> float:
         """How many rounds' worth is known of an action in a context, by the leverage of its features."""
         x = np.outer(self._arms[action], self._features(context)).reshape(-1)
-        leverage = float(x @ self._inverse() @ x)
+        root = solve_triangular(self._fitted()[0], x, lower=True)
+        leverage = float(root @ root)
         return min(self.weight, x.size / max(leverage, 1e-12)) + 1
 
     def predicted(self, action: int, context: float | None = None) -> float:
@@ -275,8 +285,10 @@ class ChebCB(Policy):
             return np.full(self.arms, 1 / self.arms)
         expected = self.expected(context)
         best = int(expected.argmin())
-        gaps = np.expm1(np.minimum(expected - expected[best], 20))
-        p = 1 / (self.arms + self.exploration * self._known(best, context) * gaps)
+        gaps, known = np.expm1(np.minimum(expected - expected[best], 20)), self._known(best, context)
+        p = 1 / (self.arms + self.exploration * known * gaps)
+        beside = slice(max(best - 1, 0), best + 2)
+        p[beside] = np.maximum(p[beside], 1 / (self.arms + np.sqrt(known)))
         p[best] = 0
         p[best] = 1 - p.sum()
         return p
@@ -290,7 +302,7 @@ class ChebCB(Policy):
         self.moment *= self.forgetting
         self.weight = self.forgetting * self.weight + 1
         self.gram += np.outer(x, x)
-        self._inverted = None
+        self._fit = None
         self.moment += np.log(max(cost, 1e-3)) * x
 
     def _include(self, context: float) -> None:

@@ -202,7 +202,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     command = parser()
     options = command.parse_args(arguments)
-    if len(options.shape) not in (2, 3) or min(*options.shape, options.systems, options.threads, options.repeats) < 1:
+    if (
+        len(options.shape) not in (2, 3)
+        or min(*options.shape, options.systems, options.threads, options.repeats) < 1
+    ):
         command.error("two or three positive lengths, and positive numbers, are accepted")
     os.environ.update(dict.fromkeys(measure.THREAD_VARIABLES, str(options.threads)))
     import torch

@@ -216,10 +216,15 @@ def test_help_comes_without_the_heavy_imports(arguments):
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_tune_shows_what_a_policy_costs(tmp_path):
-    result = run("tune", "--problem", "shifted", "--steps", 30, "--policy", "chebcb", "--output", tmp_path)
+@pytest.mark.parametrize(
+    ("problem", "rows"),
+    [("shifted", ["chebcb"]), ("smoke", ["chebcb", "conjugate", "multigrid", "multigrid, tsallis"])],
+)
+def test_tune_shows_what_a_policy_costs(problem, rows, tmp_path):
+    command = ["tune", "--problem", problem, "--steps", 20, "--policy", "chebcb", "--policy", "tsallis-inf"]
+    result = run(*command, "--grid", 10, "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "chebcb" in result.output
+    assert all(row in result.output for row in rows)
     assert (tmp_path / "tune.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -25,15 +26,19 @@ class Problem(StrEnum):
     shifted = "shifted"
     drift = "drift"
     switch = "switch"
+    smoke = "smoke"
 
 
 def tune(
     problem: Annotated[
         Problem,
-        typer.Option(help="The heat equation with a varying coefficient, or A + cI with c drawn at random."),
+        typer.Option(
+            help="The heat equation with a varying coefficient, A + cI with c drawn at random, "
+            "or the pressure of smoke that passes a moving obstacle."
+        ),
     ] = Problem.heat,
     grid: Annotated[
-        int | None, typer.Option(min=2, help="Unknowns along each axis.", show_default="50, 10")
+        int | None, typer.Option(min=2, help="Unknowns along each axis.", show_default="50; shifts: 10")
     ] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help="One of " + ", ".join(POLICIES) + "; can be repeated.")
@@ -45,8 +50,9 @@ def tune(
 ) -> None:
     """Solve a sequence of systems with a method that tunes its over-relaxation while it goes.
 
-    Prints the iterations and seconds of the policies, of fixed values, and (heat) of plain conjugate
+    Prints the iterations and seconds of the policies, of fixed values, and (heat, smoke) of plain conjugate
     gradients, and writes tune.png: what each has cost more than the best of those, and what was chosen.
+    With smoke multigrid comes too, as it is and tuned by the policies that need no context.
     """
     wanted = policy or ["tsallis-inf", "chebcb"]
     unknown = sorted(set(wanted) - set(POLICIES))
@@ -54,8 +60,9 @@ def tune(
         raise typer.BadParameter(
             f"there is no {unknown[0]!r}; there are {', '.join(POLICIES)}", param_hint="--policy"
         )
-    size = grid or (50 if problem is Problem.heat else 10)
-    if problem is not Problem.heat and size > 10:
+    whole = problem in (Problem.heat, Problem.smoke)
+    size = grid or (50 if whole else 10)
+    if not whole and size > 10:
         raise typer.BadParameter(
             "at most 10 with shifts: on more the matrix is indefinite", param_hint="--grid"
         )
@@ -104,21 +111,29 @@ def contenders(
 ) -> dict[str, tuple[Any, Any, Told | None]]:
     """Methods by name, each with a preconditioner and what its context comes from."""
     from learnsolve.methods import SOR
-    from learnsolve.online import TunedSOR, TunedSSORCG
+    from learnsolve.online import POLICIES as KINDS
+    from learnsolve.online import TunedMultigrid, TunedSOR, TunedSSORCG
     from learnsolve.preconditioners import SSORPreconditioner
 
     found: dict[str, tuple[Any, Any, Told | None]] = {}
-    if problem == "heat":
+    whole = problem in ("heat", "smoke")
+    if whole:
         found["conjugate gradients"] = ("cg", None, None)
     for omega in (1.0, 1.5, 1.8):
-        if problem == "heat":
+        if whole:
             found[f"omega {omega:g}"] = ("cg", SSORPreconditioner(omega, "lexicographic"), None)
         else:
             found[f"omega {omega:g}"] = (SOR(omega, "lexicographic"), None, None)
-    kind: Any = TunedSSORCG if problem == "heat" else TunedSOR
+    kind: Any = TunedSSORCG if whole else TunedSOR
     for name in policies:
-        told = None if name == "young" else Told()
+        # Nothing that is known beforehand sets one pressure equation apart from another.
+        told = None if name == "young" or problem == "smoke" else Told()
         found[name] = (kind(name, context=told, arms=arms, seed=seed, order="lexicographic"), None, told)
+    if problem == "smoke":
+        found["multigrid"] = ("cg", "multigrid", None)
+        for name in policies:
+            if not KINDS[name].contextual:
+                found[f"multigrid, {name}"] = (TunedMultigrid(name, seed=seed), None, None)
     return found
 
 
@@ -133,6 +148,15 @@ def systems(problem: str, size: int, steps: int, seed: int, told: Told | None) -
             if told is not None:
                 told.value = step.context
             heat.accept((yield step.A, step.b, heat.u))
+        return
+    if problem == "smoke":
+        from learnsolve.problems.pressure import pressure_systems
+        from learnsolve.problems.smoke_scene import Sphere
+
+        # Around the middle of the domain, once in 2 pi units of time.
+        obstacle = Sphere((0.5, 0.7), 0.1, velocity=lambda t: (0.2 * math.cos(t), -0.2 * math.sin(t)))
+        for pressure in pressure_systems((size, size), steps, obstacles=[obstacle], seed=seed):
+            yield pressure.A, pressure.b, None
         return
     kind: Any = {"shifted": "high"}.get(problem, problem)
     for step in shifted(steps, kind, shape=(size, size), seed=seed):
@@ -181,6 +205,8 @@ def draw(traces: dict[str, Trace]) -> Any:
     fixed = [trace.iterations for name, trace in traces.items() if name.startswith("omega")]
     best = min(fixed, key=lambda iterations: iterations.sum())
     for name, trace in traces.items():
+        if name.startswith("multigrid"):
+            continue  # An iteration of it is another.
         if trace.iterations.sum() < 3 * best.sum():
             plot_regret(trace.iterations, best, left, label=name)
         if trace.choices[0] is not None:

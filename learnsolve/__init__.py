@@ -9,12 +9,24 @@ if (_root / "pyproject.toml").is_file() and (_root / "kernels").is_dir():
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
+    from learnsolve.completion import Completion, complete
     from learnsolve.linear import methods_table, prepare, solve
     from learnsolve.result import ConvergenceWarning, Result, SolveError, Status
 
 __version__ = "0.1.0"
-__all__ = ["ConvergenceWarning", "Result", "SolveError", "Status", "methods_table", "prepare", "solve"]
+__all__ = [
+    "Completion",
+    "ConvergenceWarning",
+    "Result",
+    "SolveError",
+    "Status",
+    "complete",
+    "methods_table",
+    "prepare",
+    "solve",
+]
 _ROOMS = (
+    "completion",
     "datasets",
     "kernels",
     "methods",
@@ -26,6 +38,7 @@ _ROOMS = (
     "training",
 )
 _HOMES = {
+    "completion": ("Completion", "complete"),
     "linear": ("methods_table", "prepare", "solve"),
     "result": ("ConvergenceWarning", "Result", "SolveError", "Status"),
 }

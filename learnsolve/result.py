@@ -29,6 +29,10 @@ class Status(Enum):
         "the residual grows without bound: this iteration does not converge for this A; try method='auto'"
     )
     NONFINITE = "NaN or infinity turned up: check the data, the operator and M for overflow"
+    OVERFITTED = (
+        "what is known is fitted, but what was kept aside is not: give more entries, a smaller rank or more "
+        "regularization"
+    )
     STOPPED = "the callback asked to stop"
 
 

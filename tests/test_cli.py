@@ -216,6 +216,42 @@ def test_help_comes_without_the_heavy_imports(arguments):
     assert outcome.returncode == 0, outcome.stderr
 
 
+def ratings_file(path):
+    rng = np.random.default_rng(0)
+    M = 3 + rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))
+    rows, cols = np.nonzero(rng.random(M.shape) < 0.6)
+    lines = [f"user{i},{100 + j},{float(M[i, j])!r}" for i, j in zip(rows, cols, strict=True)]
+    path.write_text("\n".join(["userId,movieId,rating", *lines]) + "\n")
+    return M
+
+
+def test_complete_writes_factors(tmp_path):
+    M = ratings_file(tmp_path / "ratings.csv")
+    out, plot = tmp_path / "factors.npz", tmp_path / "curve.png"
+    result = run("complete", tmp_path / "ratings.csv", "--rank", 3, "--out", out, "--plot", plot)
+    assert result.exit_code == 0, result.output
+    assert "CONVERGED" in result.output
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    with np.load(out) as found:
+        whole = found["U"] @ found["V"].T + found["mean"] + found["row_bias"][:, None] + found["col_bias"]
+        order = [int(label[4:]) for label in found["row_labels"]]
+        assert found["col_labels"].tolist() == list(range(100, 130))
+    assert whole == pytest.approx(M[order], abs=1e-2)
+    assert run("complete", tmp_path / "ratings.csv", "--rank", 3, "--maxiter", 1).exit_code == 2
+
+
+def test_complete_refuses_and_leaves_nothing(tmp_path):
+    (tmp_path / "bad.csv").write_text("a,b,1\na,c,x\n")
+    ended = command("complete", tmp_path / "bad.csv", "--rank", 1, "--out", tmp_path / "f.npz")
+    assert ended.returncode == 1
+    assert "line 2" in ended.stderr
+    ratings_file(tmp_path / "good.csv")
+    ended = command("complete", tmp_path / "good.csv", "--rank", 31, "--out", tmp_path / "f.npz")
+    assert ended.returncode == 1
+    assert "rank is 31" in ended.stderr
+    assert not (tmp_path / "f.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("problem", "rows"),
     [("shifted", ["chebcb"]), ("smoke", ["chebcb", "conjugate", "multigrid", "multigrid, tsallis"])],

@@ -7,10 +7,10 @@ import typer
 from typer.exceptions import TyperException
 
 from learnsolve import __version__
-from learnsolve.cli import demo, methods, solve, train, tune
+from learnsolve.cli import complete, demo, methods, solve, train, tune
 
 app = typer.Typer(
-    help="Solve linear systems: a learned part proposes, a classical iteration certifies.",
+    help="Solve linear systems, complete matrices: a learned part proposes, a classical iteration certifies.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(methods.methods)
 app.command()(demo.demo)
+app.command()(complete.complete)
 app.command()(tune.tune)
 app.add_typer(train.app, name="train")
 

@@ -1,0 +1,176 @@
+"""``learnsolve complete``: a table of ratings, or any sparse matrix, completed."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
+
+if TYPE_CHECKING:
+    from learnsolve.completion import Completion
+    from learnsolve.datasets.ratings import Ratings
+
+
+class Robust(StrEnum):
+    """How gross errors are weighed."""
+
+    huber = "huber"
+    trimmed = "trimmed"
+
+
+def complete(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Ratings (MovieLens, CSV, TSV) or Matrix Market; .gz too.",
+            show_default=False,
+        ),
+    ],
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Columns of the factors.", show_default="found")
+    ] = None,
+    regularization: Annotated[float, typer.Option(help="For each entry of a row or column.")] = 0.0,
+    bias: Annotated[bool, typer.Option(help="A number for each row and column beside the factors.")] = False,
+    robust: Annotated[
+        Robust | None, typer.Option(help="For entries that are grossly wrong.", show_default=False)
+    ] = None,
+    rtol: Annotated[float, typer.Option(help="Stop where the observed error is so small.")] = 1e-6,
+    maxiter: Annotated[int, typer.Option(min=1, help="Most sweeps.")] = 500,
+    timeout: Annotated[float | None, typer.Option(help="Most seconds.", show_default=False)] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the entries to judge by.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the start and of what is held out.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the factors here (.npz).", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the errors by sweep here (.png).", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Complete a matrix of low rank. Exit code 0: converged; 2: not, or only what is known; 1: bad input.
+
+    The file of factors holds U, V, mean, row_bias, col_bias, row_labels, col_labels: the entry of row i and
+    column j is U[i] @ V[j] + mean + row_bias[i] + col_bias[j].
+    """
+    try:
+        for path in (output, plot):
+            if path is not None and not path.parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+        from learnsolve.datasets.ratings import read_ratings
+
+        known = read_ratings(table)
+        with _progress(shown=not quiet and sys.stderr.isatty()) as callback:
+            result = _completed(
+                known,
+                rank,
+                callback,
+                regularization=regularization,
+                bias=bias,
+                robust=None if robust is None else robust.value,
+                rtol=rtol,
+                maxiter=maxiter,
+                timeout=timeout,
+                held_out=held_out,
+                seed=seed,
+            )
+        if output is not None:
+            _write(output, known, result)
+        if plot is not None:
+            _draw(plot, result)
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    if not quiet:
+        _report(known, result, [path for path in (output, plot) if path is not None])
+    if not result.success:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def _completed(known: "Ratings", rank: int | None, callback: Any, **options: Any) -> "Completion":
+    import learnsolve
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        entries = (known.rows, known.cols, known.values)
+        return learnsolve.complete(entries, rank, shape=known.shape, callback=callback, **options)
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[Any], None] | None]:
+    """A line that tells of each sweep."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("first sweep") as status:
+        yield lambda sweep: status.update(
+            f"sweep {sweep.iteration}, rank {sweep.rank}: observed error {sweep.observed:.2e}, "
+            f"RMSE held out {sweep.held_out:.4g}"
+        )
+
+
+def _write(path: Path, known: "Ratings", result: "Completion") -> None:
+    import numpy as np
+
+    from learnsolve.files import replacing
+
+    with replacing(path) as part, open(part, "wb") as stream:
+        np.savez(
+            stream,
+            U=result.U,
+            V=result.V,
+            mean=result.mean,
+            row_bias=result.row_bias,
+            col_bias=result.col_bias,
+            row_labels=known.row_labels,
+            col_labels=known.col_labels,
+        )
+
+
+def _draw(path: Path, result: "Completion") -> None:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from learnsolve.files import replacing
+
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    for label, curve in (
+        ("observed", result.residuals / np.sqrt(max(result.extras["fitted_entries"], 1))),
+        ("held out", result.held_out),
+    ):
+        if np.isfinite(curve).any():
+            axes.semilogy(np.arange(len(curve)), curve, label=label)
+    axes.set_xlabel("sweep")
+    axes.set_ylabel("RMSE")
+    axes.legend()
+    with replacing(path) as part:
+        axes.figure.savefig(part, format="png", dpi=120)
+
+
+def _report(known: "Ratings", result: "Completion", written: list[Path]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(show_header=False)
+    m, n = known.shape
+    for name, value in (
+        ("entries", f"{known.values.size:,} of {m:,} x {n:,}"),
+        ("rank", str(result.rank)),
+        ("sweeps", f"{result.iterations} in {result.seconds:.2f} s"),
+        ("observed error", f"{result.relative_residual:.3e} of the values' norm"),
+        ("RMSE held out", f"{result.held_out[-1]:.5g}"),
+        ("status", f"{result.status.name}: {result.extras.get('ended', result.status.value)}"),
+    ):
+        shown.add_row(name, value)
+    console = Console()
+    console.print(shown)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -1,0 +1,415 @@
+"""Completion of low-rank matrices: the row problems, the whole, and what goes wrong."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import learnsolve
+from learnsolve import ConvergenceWarning, SolveError, Status
+from learnsolve.completion import AltMin, error_of
+from learnsolve.completion.altmin import entry_weights, spectral
+from learnsolve.completion.entries import as_entries
+from learnsolve.completion.run import keep_aside
+from learnsolve.operators.sampled import Sampled
+
+
+def matrix(m=80, n=60, rank=3, share=0.4, noise=0.0, seed=0):
+    """A matrix of low rank, and the places where it is known."""
+    rng = np.random.default_rng(seed)
+    M = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n))
+    rows, cols = np.nonzero(rng.random((m, n)) < share)
+    values = M[rows, cols] + noise * rng.standard_normal(rows.size)
+    return M, rows, cols, values
+
+
+def error(res, M):
+    return np.linalg.norm(res.to_dense() - M) / np.linalg.norm(M)
+
+
+# The row problems.
+
+
+def sampled_problem(m, n, k, share, seed):
+    rng = np.random.default_rng(seed)
+    rows, cols = np.nonzero(rng.random((m, n)) < share)
+    order = rng.permutation(rows.size)
+    rows, cols = rows[order], cols[order]
+    values, weights = rng.standard_normal(rows.size), rng.uniform(0.1, 2, rows.size)
+    factors = rng.standard_normal((m, k)), rng.standard_normal((n, k))
+    return rows, cols, values, weights, *factors, rng
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_row_problems_are_least_squares(k, weighted, transposed):
+    rows, cols, values, weights, U, V, rng = sampled_problem(12, 40, k, 0.7, k)
+    if transposed:
+        rows, cols, U, V = cols, rows, V, U
+    sampled = Sampled(rows, cols, (len(U), len(V)))
+    fixed, free = (U, V) if transposed else (V, U)
+    major, minor = (cols, rows) if transposed else (rows, cols)
+    offset, ridge = rng.standard_normal(len(fixed)), 0.05
+    options = {
+        "transposed": transposed, "offset": offset, "ridge": ridge, "weights": weights if weighted else None
+    }  # fmt: skip
+    exact = sampled.solve_rows(values, fixed, free, **options)
+    steps = sampled.solve_rows(values, fixed, free, solver="cg", steps=10 * k, rtol=1e-14, **options)
+    for i in range(len(free)):
+        mine = major == i
+        w = weights[mine] if weighted else np.ones(mine.sum())
+        F, x = fixed[minor[mine]], values[mine] - offset[minor[mine]]
+        G = F.T @ (w[:, None] * F) + ridge * mine.sum() * np.eye(k)
+        truth = np.linalg.solve(G, F.T @ (w * x)) if mine.any() else np.zeros(k)
+        assert exact[i] == pytest.approx(truth, rel=1e-8, abs=1e-8)
+        if mine.any():
+            assert steps[i] == pytest.approx(truth, rel=1e-6, abs=1e-6)
+
+
+def test_residuals_are_those_of_the_whole_matrix():
+    rows, cols, values, _, U, V, rng = sampled_problem(30, 20, 4, 0.3, 0)
+    a, b = rng.standard_normal(30), rng.standard_normal(20)
+    sampled = Sampled(rows, cols, (30, 20))
+    whole = U @ V.T + a[:, None] + b
+    assert sampled.residual(values, U, V, a, b) == pytest.approx(values - whole[rows, cols])
+    assert (sampled.matrix(values).toarray()[rows, cols] == values).all()
+
+
+def test_a_row_that_is_short_takes_a_solution_that_fits():
+    """Two entries and four unknowns: the normal equations are singular."""
+    V = np.random.default_rng(0).standard_normal((6, 4))
+    sampled = Sampled(np.array([0, 0]), np.array([1, 3]), (1, 6))
+    u = sampled.solve_rows(np.array([1.0, 2.0]), V, np.zeros((1, 4)))
+    assert V[[1, 3]] @ u[0] == pytest.approx([1, 2], rel=1e-5)
+
+
+def test_threads_change_nothing():
+    import numba
+
+    rows, cols, values, _, U, V, _ = sampled_problem(300, 200, 4, 0.6, 1)
+    sampled, before, found = Sampled(rows, cols, (300, 200)), numba.get_num_threads(), []
+    try:
+        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(threads)
+            found.append([sampled.solve_rows(values, V, U, solver=s) for s in ("exact", "cg")])
+    finally:
+        numba.set_num_threads(before)
+    assert np.array_equal(found[0], found[1])
+
+
+def test_the_spectral_start_is_the_singular_value_decomposition_of_the_zero_filled_matrix():
+    _, rows, cols, values = matrix(share=0.5, seed=3)
+    sampled = Sampled(rows, cols, (80, 60))
+    U, V = spectral(sampled, values, 3, seed=0, passes=30)
+    u, s, v = np.linalg.svd(sampled.matrix(values).toarray())
+    best = (u[:, :3] * s[:3]) @ v[:3] / (rows.size / 4800)
+    assert U @ V.T == pytest.approx(best, abs=1e-3 * np.abs(best).max())
+
+
+# The whole.
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg"])
+@pytest.mark.parametrize("initial", ["spectral", "random"])
+def test_exact_entries_are_completed(solver, initial):
+    M, rows, cols, values = matrix()
+    method = AltMin(solver, initial=initial, steps=3)
+    res = learnsolve.complete((rows, cols, values), 3, method, shape=M.shape, rtol=1e-9, maxiter=2000)
+    assert res.success
+    assert error(res, M) < 1e-7
+    assert res.residuals[-1] <= 1e-9 * np.linalg.norm(values)
+    assert len(res.residuals) == len(res.held_out) == res.iterations + 1
+    truth = np.linalg.norm(res.predict(rows, cols) - values) / np.linalg.norm(values)
+    assert truth < 2e-9
+
+
+def test_all_forms_of_entries_are_one():
+    M, rows, cols, values = matrix(seed=1)
+    holes = np.full(M.shape, np.nan)
+    holes[rows, cols] = values
+    forms = [
+        holes,
+        np.ma.masked_invalid(holes),
+        scipy.sparse.coo_array((values, (rows, cols)), shape=M.shape),
+        scipy.sparse.csc_matrix((values, (rows, cols)), shape=M.shape),
+    ]
+    truth = learnsolve.complete((rows, cols, values), 3, shape=M.shape)
+    for form in forms:
+        assert np.array_equal(learnsolve.complete(form, 3).U, truth.U)
+
+
+def test_the_rank_is_found():
+    M, rows, cols, values = matrix(150, 120, rank=4, seed=2)
+    res = learnsolve.complete((rows, cols, values), shape=M.shape)
+    assert res.rank == 4
+    assert error(res, M) < 1e-4
+    M, rows, cols, values = matrix(150, 120, rank=4, noise=0.3, seed=2)
+    assert learnsolve.complete((rows, cols, values), shape=M.shape).rank == 4
+
+
+def test_noise_is_not_fitted_far_beyond_the_oracle():
+    M, rows, cols, values = matrix(200, 150, rank=3, noise=0.1, seed=4)
+    res = learnsolve.complete((rows, cols, values), 3, shape=M.shape)
+    assert res.success
+    assert res.extras["ended"] == "settled"
+    # Who knows the columns' space has only the rows to fit.
+    V = np.linalg.svd(M)[2][:3].T
+    sampled = Sampled(rows, cols, M.shape)
+    oracle = sampled.solve_rows(values, V, np.zeros((200, 3))) @ V.T
+    assert np.linalg.norm(res.to_dense() - M) < 1.8 * np.linalg.norm(oracle - M)
+
+
+@pytest.mark.parametrize("robust", ["huber", "trimmed"])
+def test_gross_errors_are_left_out(robust):
+    M, rows, cols, values = matrix(200, 150, rank=3, noise=0.01, seed=5)
+    wrong = np.random.default_rng(5).random(values.size) < 0.05
+    values[wrong] += 20.0
+    res = learnsolve.complete((rows, cols, values), 3, shape=M.shape, robust=robust)
+    clean = learnsolve.complete((rows[~wrong], cols[~wrong], values[~wrong]), 3, shape=M.shape)
+    assert res.success
+    assert error(res, M) < (1.1 if robust == "trimmed" else 2) * error(clean, M)
+
+
+def test_biases_take_what_is_theirs():
+    rng = np.random.default_rng(6)
+    M, rows, cols, values = matrix(100, 80, rank=2, seed=6)
+    shift = 3.0 + rng.standard_normal(100)[:, None] + rng.standard_normal(80)
+    values = values + shift[rows, cols]
+    res = learnsolve.complete((rows, cols, values), 2, shape=M.shape, bias=True, maxiter=2000)
+    assert res.success
+    assert error(res, M + shift) < 1e-5
+    assert (
+        not learnsolve.complete(
+            (rows, cols, values), 4, shape=M.shape, bias=True, regularization=0.1
+        ).relative_residual
+        < 1e-3
+    )
+
+
+def test_weights_count():
+    """An entry of weight two is one that comes twice."""
+    M, rows, cols, values = matrix(60, 50, rank=2, noise=0.5, seed=7)
+    twice = np.random.default_rng(7).random(values.size) < 0.3
+    options = {"shape": M.shape, "held_out": 0.0, "maxiter": 400}
+    weights = np.where(twice, 2.0, 1.0)
+    one = learnsolve.complete((rows, cols, values), 2, weights=weights, **options)
+    parts = [np.concatenate([part, part[twice]]) for part in (rows, cols, values)]
+    other = learnsolve.complete(tuple(parts), 2, weights=np.ones(len(parts[0])), **options)
+    assert one.to_dense() == pytest.approx(other.to_dense())
+    plain = learnsolve.complete((rows, cols, values), 2, **options)
+    assert np.abs(one.to_dense() - plain.to_dense()).max() > 1e-3
+
+
+def test_a_warm_start_goes_on():
+    M, rows, cols, values = matrix(seed=8)
+    known = (rows, cols, values)
+    with pytest.warns(ConvergenceWarning, match="maxiter"):
+        first = learnsolve.complete(known, 3, shape=M.shape, maxiter=4, rtol=1e-9)
+    assert first.status is Status.MAXITER
+    second = learnsolve.complete(known, 3, shape=M.shape, rtol=1e-9, x0=first)
+    assert second.residuals[0] == pytest.approx(first.residuals[-1])
+    assert second.success
+    again = learnsolve.complete(known, shape=M.shape, rtol=1e-9, x0=(first.U, first.V))
+    assert again.iterations == second.iterations
+
+
+def test_it_can_be_repeated():
+    M, rows, cols, values = matrix(seed=9)
+    one, other = (learnsolve.complete((rows, cols, values), 3, shape=M.shape, seed=3) for _ in range(2))
+    assert np.array_equal(one.U, other.U)
+
+
+def test_what_is_fitted_but_not_predicted_is_no_success():
+    """Noise alone, and a rank that fits it."""
+    rng = np.random.default_rng(10)
+    rows, cols = np.nonzero(rng.random((40, 40)) < 0.3)
+    values = rng.standard_normal(rows.size)
+    with pytest.warns(ConvergenceWarning, match="kept aside"):
+        res = learnsolve.complete((rows, cols, values), 4, shape=(40, 40), held_out=0.1)
+    assert res.status is Status.OVERFITTED
+    with pytest.raises(SolveError):
+        learnsolve.complete((rows, cols, values), 4, shape=(40, 40), held_out=0.1, check=True)
+
+
+def test_a_callback_sees_and_stops():
+    M, rows, cols, values = matrix(seed=11)
+    seen = []
+
+    def callback(progress):
+        seen.append(progress)
+        return progress.iteration == 3
+
+    with pytest.warns(ConvergenceWarning, match="callback"):
+        res = learnsolve.complete((rows, cols, values), 3, shape=M.shape, rtol=1e-12, callback=callback)
+    assert res.status is Status.STOPPED
+    assert [p.iteration for p in seen] == [1, 2, 3]
+    assert seen[-1].observed == pytest.approx(res.relative_residual)
+    with pytest.warns(ConvergenceWarning, match="timeout"):
+        res = learnsolve.complete((rows, cols, values), 3, shape=M.shape, rtol=1e-15, timeout=1e-9)
+    assert res.status is Status.TIMEOUT
+
+
+# What comes of a completion.
+
+
+def test_predictions():
+    M, rows, cols, values = matrix(seed=12)
+    res = learnsolve.complete((rows, cols, values), 3, shape=M.shape, rtol=1e-10)
+    whole = res.to_dense()
+    assert res.predict(3, [[1], [2]]) == pytest.approx(whole[3, [[1], [2]]])
+    assert res.row(5) == pytest.approx(whole[5])
+    best, found = res.top(5, 4)
+    assert best.tolist() == np.argsort(-whole[5])[:4].tolist()
+    assert found == pytest.approx(whole[5][best])
+    assert res.top(5, 3, exclude=best[:1])[0].tolist() == best[1:].tolist()
+    assert len(res.top(5, 1000)[0]) == 60
+    assert len(res.top(5, 0)[0]) == 0
+    u, s, v = res.svd()
+    assert u.T @ u == pytest.approx(np.eye(3), abs=1e-12)
+    assert (u * s) @ v.T == pytest.approx(res.U @ res.V.T)
+    assert s == pytest.approx(np.linalg.svd(M)[1][:3])
+    assert error_of(res, rows, cols, values) < 1e-8
+    (U, _), info = res
+    assert info == 0
+    assert U is res.U
+    with pytest.raises(IndexError, match="row"):
+        res.predict(-1, 0)
+    with pytest.raises(IndexError, match="column 60"):
+        res.predict(0, 60)
+    with pytest.raises(ValueError, match="elements"):
+        res.to_dense(most=10)
+
+
+# Edges.
+
+
+def test_rows_and_columns_without_entries_become_zero():
+    M, rows, cols, values = matrix(seed=13)
+    kept = (rows != 4) & (cols != 7)
+    res = learnsolve.complete((rows[kept], cols[kept], values[kept]), 3, shape=M.shape)
+    assert res.row(4) == pytest.approx(0)
+    assert res.to_dense()[:, 7] == pytest.approx(0)
+
+
+def test_one_entry():
+    res = learnsolve.complete((np.array([2]), np.array([1]), np.array([5.0])), 1, shape=(4, 3))
+    assert res.predict(2, 1) == pytest.approx(5)
+    assert np.isfinite(res.to_dense()).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_all_equal_values(value, bias):
+    _, rows, cols, values = matrix(seed=14)
+    res = learnsolve.complete((rows, cols, np.full(values.size, value)), 1, shape=(80, 60), bias=bias)
+    assert res.success
+    assert res.to_dense() == pytest.approx(value, abs=1e-4)
+
+
+def test_full_rank_is_defined():
+    known = np.random.default_rng(15).standard_normal((6, 5))
+    res = learnsolve.complete(known, 5, held_out=0.0)
+    assert res.to_dense() == pytest.approx(known, abs=1e-4)
+
+
+def test_shapes_whose_product_overflows():
+    rng = np.random.default_rng(16)
+    big = (2**31 - 2, 2**31 - 2)
+    known = as_entries((rng.integers(0, big[0], 9), rng.integers(0, big[1], 9), np.ones(9)), big)
+    assert known.nnz == 9
+
+
+def test_duplicates():
+    places = np.array([0, 0, 1]), np.array([1, 1, 0])
+    found = as_entries((*places, np.array([1.0, 3.0, 5.0])), (2, 2))
+    assert found.values.tolist() == [2.0, 5.0]
+    found = as_entries((*places, np.array([1.0, 3.0, 5.0])), (2, 2), weights=[3.0, 1.0, 1.0])
+    assert (found.values.tolist(), found.weights.tolist()) == ([1.5, 5.0], [4.0, 1.0])
+    with pytest.raises(ValueError, match=r"\(0, 1\) comes twice"):
+        as_entries((*places, np.ones(3)), (2, 2), duplicates="refuse")
+
+
+GOOD = (np.array([0, 1]), np.array([1, 0]), np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("entries", "options", "words"),
+    [
+        (GOOD, {}, "need a shape"),
+        (GOOD, {"shape": (0, 2)}, "shape"),
+        ((GOOD[0], GOOD[1], np.array([1.0])), {"shape": (2, 2)}, "1 values"),
+        ((GOOD[0], GOOD[1]), {"shape": (2, 2)}, "2 arrays"),
+        ((GOOD[0], GOOD[1], np.array([1.0, np.nan])), {"shape": (2, 2)}, r"\(1, 0\) is nan"),
+        ((GOOD[0], GOOD[1], np.array([1.0, np.inf])), {"shape": (2, 2)}, "inf"),
+        ((GOOD[0], GOOD[1], np.array([1.0, 1j])), {"shape": (2, 2)}, "real"),
+        ((np.array([0, 2]), GOOD[1], GOOD[2]), {"shape": (2, 2)}, "rows 0 to 2"),
+        ((GOOD[0], np.array([-1, 0]), GOOD[2]), {"shape": (2, 2)}, "columns -1"),
+        ((np.array([0.5, 1]), GOOD[1], GOOD[2]), {"shape": (2, 2)}, "integers"),
+        ((GOOD[0][:0], GOOD[1][:0], GOOD[2][:0]), {"shape": (2, 2)}, "no entry"),
+        (np.full((2, 2), np.nan), {}, "no entry"),
+        (np.ones(3), {}, "axes"),
+        (np.eye(2), {"shape": (3, 2)}, "shape"),
+        (np.eye(2), {"rank": 3}, "rank"),
+        (np.eye(2), {"rank": 0}, "rank"),
+        (np.eye(2), {"method": "als"}, "method"),
+        (np.eye(2), {"rtol": 0.0}, "rtol"),
+        (np.eye(2), {"maxiter": 0}, "maxiter"),
+        (np.eye(2), {"regularization": -1.0}, "regularization"),
+        (np.eye(2), {"robust": "l1"}, "robust"),
+        (np.eye(2), {"held_out": 1.0}, "held_out"),
+        (np.eye(2), {"timeout": 0.0}, "timeout"),
+        (np.eye(2), {"duplicates": "sum"}, "duplicates"),
+        (np.eye(2), {"weights": [1.0]}, "1 weights"),
+        (np.eye(2), {"weights": [1.0, 1.0, 1.0, 0.0]}, "positive"),
+        (np.eye(2), {"rank": None, "held_out": 0.0}, "rank"),
+        (np.eye(2), {"x0": (np.ones((2, 1)), np.ones((3, 1)))}, "x0"),
+        (np.eye(2), {"x0": (np.ones((2, 2)), np.ones((2, 2)))}, "x0 has rank 2"),
+        (np.eye(2), {"x0": (np.full((2, 1), np.nan), np.ones((2, 1)))}, "finite"),
+    ],
+)
+def test_bad_input_is_named(entries, options, words):
+    with pytest.raises(ValueError, match=words):
+        learnsolve.complete(entries, **({"rank": 1} | options))
+
+
+def test_another_form_is_refused():
+    with pytest.raises(TypeError, match="list"):
+        learnsolve.complete([[1.0, 2.0]], 1)
+
+
+@pytest.mark.parametrize("options", [{"solver": "qr"}, {"steps": 0}, {"initial": "zeros"}])
+def test_bad_options_of_the_method(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        AltMin(**options)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.floats(0, 0.9), st.integers(0, 10**6))
+def test_what_is_kept_aside_leaves_every_line_its_due(m, n, rank, share, seed):
+    rng = np.random.default_rng(seed)
+    rows, cols = np.nonzero(rng.random((m, n)) < 0.7)
+    if rows.size == 0:
+        return
+    known = as_entries((rows, cols, rng.standard_normal(rows.size)), (m, n))
+    fit, aside = keep_aside(known, share, rank, seed)
+    if aside is None:
+        assert fit.nnz == known.nnz
+        return
+    assert fit.nnz + aside.nnz == known.nnz
+    assert aside.nnz <= share * known.nnz
+    for index, size in (("rows", m), ("cols", n)):
+        left = np.bincount(getattr(fit, index), minlength=size)
+        taken = np.bincount(getattr(aside, index), minlength=size)
+        assert (left[taken > 0] > rank).all()
+
+
+@given(st.integers(0, 10**6))
+def test_weights_of_entries(seed):
+    left = np.random.default_rng(seed).standard_normal(50)
+    huber = entry_weights(left, "huber", None)
+    assert ((huber > 0) & (huber <= 1)).all()
+    assert (np.diff(huber[np.argsort(np.abs(left))]) <= 0).all()
+    assert entry_weights(left, None, None) is None
+    assert set(entry_weights(left, "trimmed", np.full(50, 2.0))) <= {0.0, 2.0}

@@ -2,8 +2,8 @@
 An image from a fifth of its pixels
 ===================================
 
-Facades, screens and cloth are close to matrices of low rank. This image is drawn, with some noise; four fifths of
-its pixels are lost.
+Facades, screens and cloth are close to matrices of low rank. This image is drawn, with some noise;
+four fifths of its pixels are lost.
 """
 
 import matplotlib.pyplot as plt

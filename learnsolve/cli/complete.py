@@ -141,7 +141,8 @@ def _draw(path: Path, result: "Completion") -> None:
 
     from learnsolve.files import replacing
 
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
     for label, curve in (
         ("observed", result.residuals / np.sqrt(max(result.extras["fitted_entries"], 1))),
         ("held out", result.held_out),
@@ -152,7 +153,7 @@ def _draw(path: Path, result: "Completion") -> None:
     axes.set_ylabel("RMSE")
     axes.legend()
     with replacing(path) as part:
-        axes.figure.savefig(part, format="png", dpi=120)
+        figure.savefig(part, format="png", dpi=120)
 
 
 def _report(known: "Ratings", result: "Completion", written: list[Path]) -> None:

@@ -221,7 +221,7 @@ class Baseline:
 
     def theta(self) -> Array:
         """The coefficients, ``(H, d)``."""
-        return np.linalg.solve(self.moments, self.sums[..., None])[..., 0]
+        return np.asarray(np.linalg.solve(self.moments, self.sums[..., None])[..., 0], np.float64)
 
     def observe(self, seen: Array, paid: Array) -> None:
         """Take in an episode: its features ``(H, d)``, and its loss from each layer on, ``(H,)``."""

@@ -239,7 +239,7 @@ class ChebCB(Policy):
         self._columns = min(self.arm_degree, self.arms)
         places = np.linspace(-1, 1, self.arms) if self.arms > 1 else np.zeros(1)
         self._arms = chebvander(places, self._columns - 1)
-        self._fit: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._fit: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
         j, k = np.arange(self.degree), np.arange(self._columns)
         self._penalty = self.ridge * np.diag(((1 + k[:, None] ** 2 + j**2) ** 2).reshape(-1).astype(float))
         size = self.degree * self._columns
@@ -256,7 +256,7 @@ class ChebCB(Policy):
         theta = self._fitted()[1].reshape(self._columns, self.degree)
         return self._arms @ theta @ self._features(context)
 
-    def _fitted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _fitted(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """The Cholesky factor of the regularised Gram matrix and the coefficients, computed once a cost."""
         if self._fit is None:
             factor = np.linalg.cholesky(self.gram + self._penalty)

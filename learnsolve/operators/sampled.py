@@ -149,7 +149,7 @@ class Sampled:
         n, k = features.shape
         scale = max(float(np.abs(features).max()), 1e-300)
         floor = max(np.sqrt(ridge), 1e-14 * scale)
-        R = np.linalg.qr(np.concatenate([features / np.sqrt(n), floor * np.eye(k)]), mode="r")
+        R = np.asarray(np.linalg.qr(np.concatenate([features / np.sqrt(n), floor * np.eye(k)]), mode="r"))
         # In the coordinates R u the Gram matrix of all features, ridge included, is n times the identity.
         back = np.linalg.inv(R)
         W, x = _flat(features @ back), _flat(start @ R.T)

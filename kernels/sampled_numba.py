@@ -2,6 +2,7 @@
 
 Entries are in compressed rows. A row's least-squares problem has the rows of the other factor at the row's
 entries for a matrix: ``min sum_p weight_p (value_p - offset_j - u . w_j)^2 + u' (count ridge) u``.
+Users of these kernels call their parallel form for one thread too: results are the same for any number.
 """
 
 from typing import Any
@@ -79,8 +80,24 @@ def residual(
     (1.0, [0.0, 1.0])
     """
     squares = np.zeros(threads)
-    _residual(indptr, indices, values, offset, U, V, out, squares, threads)
+    _residual.parallel(indptr, indices, values, offset, U, V, out, squares, threads)
     return float(squares.sum())
+
+
+@njit(fastmath=MATH, cache=True)
+def _solve_factored(G, x):
+    """``x = (G G^T)^-1 x`` in place, with a lower triangle ``G``."""
+    k = x.size
+    for j in range(k):
+        total = x[j]
+        for c in range(j):
+            total -= G[j, c] * x[c]
+        x[j] = total / G[j, j]
+    for j in range(k - 1, -1, -1):
+        total = x[j]
+        for c in range(j + 1, k):
+            total -= G[c, j] * x[c]
+        x[j] = total / G[j, j]
 
 
 @njit(fastmath=MATH, cache=True)
@@ -100,16 +117,7 @@ def _cholesky_solve(G, x):
             for c in range(j):
                 total -= G[i, c] * G[j, c]
             G[i, j] = total / root
-    for j in range(k):
-        total = x[j]
-        for c in range(j):
-            total -= G[j, c] * x[c]
-        x[j] = total / G[j, j]
-    for j in range(k - 1, -1, -1):
-        total = x[j]
-        for c in range(j + 1, k):
-            total -= G[c, j] * x[c]
-        x[j] = total / G[j, j]
+    _solve_factored(G, x)
     return True
 
 
@@ -218,3 +226,116 @@ def rows_cg(indptr, indices, values, weights, offset, W, ridge, U, steps, rtol, 
                 for c in range(k):
                     p[c] = r[c] + new / rr * p[c]
                 rr = new
+
+
+@njit(fastmath=MATH, cache=True)
+def _bits(i, e, seed):
+    """Sixty-four bits for an entry of a row (the finalizer of splitmix64)."""
+    key = np.uint64(seed) + np.uint64(i) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(e)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
+
+
+@njit(fastmath=MATH, cache=True)
+def _factor(indices, weights, W, i, begin, end, ridge, buckets, seed, S, G, scratch):
+    """Cholesky's factor of the Gram matrix of a row's sketch into ``G``.
+
+    Each entry goes to one of the buckets with a random sign (CountSketch); rows that are no longer than the
+    sketch are taken as they are.
+    """
+    k = G.shape[0]
+    if end - begin <= buckets:
+        count = end - begin
+        for e in range(count):
+            root = np.sqrt(weights[begin + e]) if weights.size > 0 else 1.0
+            for c in range(k):
+                S[e, c] = root * W[indices[begin + e], c]
+    else:
+        count = buckets
+        S[:] = 0.0
+        for e in range(begin, end):
+            bits = _bits(i, e - begin, seed)
+            scale = 1.0 if bits >> np.uint64(63) else -1.0
+            if weights.size > 0:
+                scale *= np.sqrt(weights[e])
+            _add(
+                scale,
+                W,
+                indices[e] * k,
+                S,
+                np.int64((bits & np.uint64(0xFFFFFFFF)) % np.uint64(buckets)) * k,
+                k,
+            )
+    lift = 0.0
+    while True:
+        for a in range(k):
+            for c in range(a + 1):
+                G[a, c] = (end - begin) * ridge[a, c]
+        for e in range(count):
+            for a in range(k):
+                _add(S[e, a], S, e * k, G, a * k, a + 1)
+        most = 0.0
+        for c in range(k):
+            most = max(most, G[c, c])
+        if most == 0.0:
+            return False
+        for c in range(k):
+            G[c, c] += lift * most
+        scratch[:] = 0.0
+        if _cholesky_solve(G, scratch):
+            return True
+        lift = max(10 * lift, 1e-10)
+
+
+@kernel
+def rows_sketched(indptr, indices, values, weights, offset, W, ridge, U, buckets, seed, rtol, most, threads):
+    """Conjugate gradients on every row's normal equations, preconditioned by a sketch of the row, into ``U``.
+
+    A row ends where its gradient, measured in the sketch's inverse, is ``rtol`` of its first, or after
+    ``most`` steps. Rows without entries become zero.
+    """
+    k = U.shape[1]
+    for t in prange(threads):
+        S, G = np.empty((buckets, k)), np.empty((k, k))
+        r, z, p, q = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
+        for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
+            begin, end = indptr[i], indptr[i + 1]
+            if not _factor(indices, weights, W, i, begin, end, ridge, buckets, seed, S, G, z):
+                U[i] = 0.0
+                continue
+            for c in range(k):
+                r[c] = -(end - begin) * _dot(ridge, c * k, U, i * k, k)
+            for e in range(begin, end):
+                j = indices[e]
+                left = values[e] - offset[j] - _dot(U, i * k, W, j * k, k)
+                if weights.size > 0:
+                    left *= weights[e]
+                _add(left, W, j * k, r, 0, k)
+            z[:] = r
+            _solve_factored(G, z)
+            rz = _dot(r, 0, z, 0, k)
+            first = rz
+            p[:] = z
+            for _ in range(most):
+                if not rz > rtol * rtol * first:
+                    break
+                for c in range(k):
+                    q[c] = (end - begin) * _dot(ridge, c * k, p, 0, k)
+                for e in range(begin, end):
+                    j = indices[e]
+                    along = _dot(p, 0, W, j * k, k)
+                    if weights.size > 0:
+                        along *= weights[e]
+                    _add(along, W, j * k, q, 0, k)
+                curvature = _dot(p, 0, q, 0, k)
+                if not curvature > 0.0:
+                    break
+                _add(rz / curvature, p, 0, U, i * k, k)
+                _add(-rz / curvature, q, 0, r, 0, k)
+                z[:] = r
+                _solve_factored(G, z)
+                new = _dot(r, 0, z, 0, k)
+                for c in range(k):
+                    p[c] = z[c] + new / rz * p[c]
+                rz = new

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import learnsolve
 from learnsolve import ConvergenceWarning, SolveError, Status
-from learnsolve.completion import AltMin, error_of
+from learnsolve.completion import AltMin, RobustAltMin, error_of
 from learnsolve.completion.altmin import entry_weights, spectral
 from learnsolve.completion.entries import as_entries
 from learnsolve.completion.run import keep_aside
@@ -56,6 +56,7 @@ def test_row_problems_are_least_squares(k, weighted, transposed):
         "transposed": transposed, "offset": offset, "ridge": ridge, "weights": weights if weighted else None
     }  # fmt: skip
     exact = sampled.solve_rows(values, fixed, free, **options)
+    sketched = sampled.solve_rows(values, fixed, free, solver="sketch", steps=200, rtol=1e-12, **options)
     steps = sampled.solve_rows(values, fixed, free, solver="cg", steps=10 * k, rtol=1e-14, **options)
     for i in range(len(free)):
         mine = major == i
@@ -64,6 +65,7 @@ def test_row_problems_are_least_squares(k, weighted, transposed):
         G = F.T @ (w[:, None] * F) + ridge * mine.sum() * np.eye(k)
         truth = np.linalg.solve(G, F.T @ (w * x)) if mine.any() else np.zeros(k)
         assert exact[i] == pytest.approx(truth, rel=1e-8, abs=1e-8)
+        assert sketched[i] == pytest.approx(truth, rel=1e-7, abs=1e-7)
         if mine.any():
             assert steps[i] == pytest.approx(truth, rel=1e-6, abs=1e-6)
 
@@ -109,6 +111,30 @@ def test_the_spectral_start_is_the_singular_value_decomposition_of_the_zero_fill
 
 
 # The whole.
+
+
+def test_accuracies_that_double_keep_the_convergence_of_exact_rows():
+    M, rows, cols, values = matrix(200, 150, rank=4, share=0.3, seed=20)
+    known, found = (rows, cols, values), {}
+    for solver in ("exact", "sketch"):
+        res = learnsolve.complete(known, 4, AltMin(solver), shape=M.shape, rtol=1e-9)
+        assert res.success
+        found[solver] = res.iterations
+    assert found["sketch"] <= 1.1 * found["exact"] + 1
+
+
+def test_the_paper_to_the_letter():
+    M, rows, cols, values = matrix(300, 300, rank=2, share=0.9, seed=21)
+    with pytest.warns(ConvergenceWarning, match="maxiter"):
+        res = learnsolve.complete((rows, cols, values), 2, RobustAltMin(8), shape=M.shape, rtol=1e-9)
+    assert res.iterations == 8
+    assert (res.residuals[2:] < 0.7 * res.residuals[1:-1]).all()
+    assert error(res, M) < 1e-3
+    with pytest.raises(ValueError, match="RobustAltMin"):
+        learnsolve.complete((rows, cols, values), 2, RobustAltMin(), shape=M.shape, bias=True)
+    for options in ({"sweeps": 0}, {"incoherence": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            RobustAltMin(**options)
 
 
 @pytest.mark.parametrize("solver", ["exact", "cg"])

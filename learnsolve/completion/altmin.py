@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.result import balanced_svd
-from learnsolve.operators.sampled import Sampled
+from learnsolve.operators.sampled import RowSolver, Sampled
 
 Array = NDArray[np.float64]
 Robust = Literal["huber", "trimmed"]
@@ -23,12 +23,13 @@ class AltMin:
 
     Parameters
     ----------
-    solver : {"auto", "exact", "cg"}
+    solver : {"auto", "exact", "cg", "sketch"}
         Of the rows: Cholesky's factors of the normal equations at :math:`O(|\Omega_i| k^2 + k^3)`, or steps
         of conjugate gradients at :math:`O(|\Omega_i| k)` each, preconditioned by the Gram matrix of the
-        whole factor. ``"auto"`` takes the second from rank 16 on.
+        whole factor; or as many as an accuracy asks for that is doubled in every sweep, preconditioned by a
+        sketch of the row, which is the paper's way. ``"auto"`` takes the second from rank 16 on.
     steps : int
-        Of conjugate gradients, each time a row is solved.
+        Of conjugate gradients with ``"cg"``, each time a row is solved.
     initial : {"spectral", "random"}
         Singular vectors of the known entries with zeros elsewhere, or normal numbers.
 
@@ -39,13 +40,13 @@ class AltMin:
     minimization*, STOC 2013.
     """
 
-    solver: Literal["auto", "exact", "cg"] = "auto"
+    solver: Literal["auto", "exact", "cg", "sketch"] = "auto"
     steps: int = 2
     initial: Literal["spectral", "random"] = "spectral"
 
     def __post_init__(self) -> None:
-        if self.solver not in ("auto", "exact", "cg"):
-            raise ValueError(f"solver is {self.solver!r}; 'auto', 'exact' and 'cg' are accepted")
+        if self.solver not in ("auto", "exact", "cg", "sketch"):
+            raise ValueError(f"solver is {self.solver!r}; 'auto', 'exact', 'cg' and 'sketch' are accepted")
         if self.initial not in ("spectral", "random"):
             raise ValueError(f"initial is {self.initial!r}; 'spectral' and 'random' are accepted")
         if self.steps < 1:
@@ -146,6 +147,17 @@ def entry_weights(left: Array, robust: Robust | None, given: Array | None) -> Ar
     return weights if given is None else weights * given
 
 
+def accuracy(sweep: int) -> float:
+    """To which the rows of a sweep are solved: it is doubled in each.
+
+    Examples
+    --------
+    >>> accuracy(0), accuracy(3)
+    (0.1, 0.0125)
+    """
+    return max(0.1 * 0.5**sweep, 1e-10)
+
+
 def sweeps(
     entries: Entries,
     sampled: Sampled,
@@ -179,15 +191,16 @@ def sweeps(
         The residuals at the entries.
     """
     rank = start.U.shape[1]
-    solver = options.solver if options.solver != "auto" else "exact" if rank < 16 else "cg"
+    solver: RowSolver = options.solver if options.solver != "auto" else "exact" if rank < 16 else "cg"
     now, left, number = start, entries.values - start.at(entries), 0
     while True:
         kind: Robust | None = "huber" if robust == "trimmed" and number < 5 else robust
         weights = entry_weights(left, kind, entries.weights)
+        rows: dict[str, Any] = {"solver": solver, "steps": options.steps}
+        if solver == "sketch":
+            rows |= {"steps": 100, "rtol": accuracy(number), "seed": number}
         for transposed in (False, True):
-            now = _half(
-                now, entries.values, sampled, transposed, bias, weights, regularization, solver, options.steps
-            )
+            now = _half(now, entries.values, sampled, transposed, bias, weights, regularization, rows)
         left = sampled.residual(entries.values - now.mean, now.U, now.V, now.row_bias, now.col_bias)
         number += 1
         yield now, left
@@ -201,8 +214,7 @@ def _half(
     bias: bool,
     weights: Array | None,
     ridge: float,
-    solver: Literal["exact", "cg"],
-    steps: int,
+    rows: dict[str, Any],
 ) -> Factors:
     """One factor by least squares, with its biases, the other held."""
     fixed, free = (now.U, now.V) if transposed else (now.V, now.U)
@@ -218,8 +230,7 @@ def _half(
         offset=other,
         weights=weights,
         ridge=ridge,
-        solver=solver,
-        steps=steps,
+        **rows,
     )
     if bias:
         found, own = found[:, :-1], found[:, -1].copy()

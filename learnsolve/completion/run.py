@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Robust, spectral, sweeps
 from learnsolve.completion.entries import Duplicates, Entries, as_entries
 from learnsolve.completion.result import Completion, balanced_svd
+from learnsolve.completion.theory import RobustAltMin, split_sweeps
 from learnsolve.operators.sampled import Sampled
 from learnsolve.result import ConvergenceWarning, SolveError, Status
 
@@ -19,6 +20,11 @@ Array = NDArray[np.float64]
 
 # Sweeps over which the observed error must fall by this share, or it has settled.
 WINDOW, SETTLED = 5, 1e-3
+# What to do, where the word of `Status` is for linear systems.
+ADVICE = {
+    Status.MAXITER: "maxiter was reached before the tolerance: raise maxiter, or look at the rank",
+    Status.TIMEOUT: "timeout was reached before the tolerance",
+}
 # How many times larger than the observed error that of entries kept aside may be.
 GENERALISES = 3.0
 LARGEST_RANK = 50
@@ -47,7 +53,7 @@ class Progress:
 def complete(
     entries: Any,
     rank: int | None = None,
-    method: str | AltMin = "auto",
+    method: str | AltMin | RobustAltMin = "auto",
     *,
     shape: tuple[int, int] | None = None,
     rtol: float = 1e-6,
@@ -77,7 +83,7 @@ def complete(
         Of a sparse array what is stored is known, zeros too.
     rank : int, optional
         By default it grows until entries kept aside are no longer predicted better.
-    method : {"auto", "altmin"} or AltMin
+    method : {"auto", "altmin"}, AltMin or RobustAltMin
         ``"auto"`` is alternating minimization.
     shape : (m, n), optional
         Needed with ``(rows, cols, values)``.
@@ -144,7 +150,9 @@ def complete(
     """
     began = time.perf_counter()
     known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
-    options = _checked(known, rank, method, rtol, maxiter, regularization, robust, held_out, timeout)
+    options = _checked(
+        known, rank, method, bias, weights, x0, rtol, maxiter, regularization, robust, held_out, timeout
+    )
     given = None if x0 is None else _given(x0, known.shape, rank)
     limit = rank if given is None else given.U.shape[1]
     fit, aside = keep_aside(known, held_out, limit or 1, seed)
@@ -166,27 +174,33 @@ def complete(
     if not result.success:
         if check:
             raise SolveError(result)
-        warnings.warn(f"{result!r}: {status.value}", ConvergenceWarning, stacklevel=2)
+        warnings.warn(f"{result!r}: {ADVICE.get(status, status.value)}", ConvergenceWarning, stacklevel=2)
     return result
 
 
 def _checked(
     known: Entries,
     rank: int | None,
-    method: str | AltMin,
+    method: str | AltMin | RobustAltMin,
+    bias: bool,
+    weights: Any,
+    x0: Any,
     rtol: float,
     maxiter: int,
     regularization: float,
     robust: str | None,
     held_out: float | None,
     timeout: float | None,
-) -> AltMin:
+) -> AltMin | RobustAltMin:
     """Refuse options that make no sense; returns those of the sweeps."""
     most = min(known.shape)
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(f"rank is {rank}; 1 to {most} are accepted for the shape {known.shape}")
-    if not (isinstance(method, AltMin) or method in ("auto", "altmin")):
-        raise ValueError(f"method is {method!r}; 'auto', 'altmin' and an AltMin are accepted")
+    if not (isinstance(method, AltMin | RobustAltMin) or method in ("auto", "altmin")):
+        raise ValueError(f"method is {method!r}; 'auto', 'altmin', AltMin and RobustAltMin are accepted")
+    plain = (rank is None, bias, weights is not None, x0 is not None, robust is not None, regularization)
+    if isinstance(method, RobustAltMin) and any(plain):
+        raise ValueError("RobustAltMin takes a rank, and no bias, weights, x0, robust or regularization")
     if not rtol > 0:
         raise ValueError(f"rtol is {rtol}; a positive number is accepted")
     if maxiter < 1:
@@ -199,7 +213,7 @@ def _checked(
         raise ValueError(f"held_out is {held_out}; a share from 0 to 1 is accepted")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout is {timeout}; a positive number of seconds is accepted")
-    return method if isinstance(method, AltMin) else AltMin()
+    return AltMin() if isinstance(method, str) else method
 
 
 def _given(x0: Completion | tuple[Any, Any], shape: tuple[int, int], rank: int | None) -> Factors:
@@ -278,7 +292,7 @@ class _Run:
     fit: Entries
     aside: Entries | None
     sampled: Sampled
-    options: AltMin
+    options: AltMin | RobustAltMin
     rtol: float
     maxiter: int
     regularization: float
@@ -308,7 +322,7 @@ class _Run:
             middle = np.median(values)
             reach = 3 * MEDIAN * np.median(np.abs(values - middle))
             values = np.clip(values, middle - reach, middle + reach)
-        if self.options.initial == "random":
+        if isinstance(self.options, AltMin) and self.options.initial == "random":
             rng = np.random.default_rng(self.seed)
             scale = float(np.sqrt(np.sqrt(np.mean(np.square(values)) / rank)))
             U, V = (scale * rng.standard_normal((size, rank)) for size in self.fit.shape)
@@ -335,7 +349,10 @@ class _Run:
             return MEDIAN * float(np.median(np.abs(left)))
         return float(np.sqrt(np.mean(np.square(left))))
 
-    def _sweeps(self) -> Any:
+    def _sweeps(self) -> Iterator[tuple[Factors, Array]]:
+        if isinstance(self.options, RobustAltMin):
+            rank = self.factors.U.shape[1]
+            return split_sweeps(self.fit, self.sampled, rank, self.options, self.seed)
         return sweeps(
             self.fit,
             self.sampled,
@@ -403,7 +420,7 @@ class _Run:
                 return Status.MAXITER
             if self.deadline is not None and time.perf_counter() > self.deadline:
                 return Status.TIMEOUT
-        raise AssertionError("sweeps have no end")
+        return Status.MAXITER
 
     def _judged(self, fitted: bool) -> Status:
         """Whether what was kept aside is predicted too."""

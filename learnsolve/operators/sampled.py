@@ -11,7 +11,7 @@ from learnsolve.kernels import sampled_numba
 from learnsolve.kernels.threads import threads
 
 Array = NDArray[np.float64]
-RowSolver = Literal["exact", "cg"]
+RowSolver = Literal["exact", "cg", "sketch"]
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,16 @@ class Sampled:
         solver: RowSolver = "exact",
         steps: int = 2,
         rtol: float = 0.0,
+        seed: int = 0,
     ) -> Array:
         r"""Least squares of every row (or column) of the values on the features of its places.
 
         For row ``i`` it minimises :math:`\sum_j w_{ij} (x_{ij} - o_j - u_i \cdot f_j)^2 + \lambda n_i
         |u_i|^2` over :math:`u_i`, where :math:`n_i` counts the row's entries. ``"cg"`` makes steps of
         conjugate gradients from ``start``, preconditioned by the Gram matrix of all features: of a row with
-        many entries drawn at random the own one is close to it.
+        many entries drawn at random the own one is close to it. ``"sketch"`` makes as many steps as ``rtol``
+        asks for, at most ``steps``, preconditioned by the row's own Gram matrix after its entries were added
+        up with random signs in ``4 k`` buckets (a CountSketch).
 
         Parameters
         ----------
@@ -135,11 +138,13 @@ class Sampled:
             ``w``, not negative.
         ridge : float
             Lambda.
-        solver : {"exact", "cg"}
+        solver : {"exact", "cg", "sketch"}
         steps : int
-            Most steps of ``"cg"``.
+            Most steps of conjugate gradients.
         rtol : float
-            What the gradient of a row is to be reduced to by ``"cg"``.
+            What the gradient of a row is to be reduced to.
+        seed : int
+            Of the sketches.
 
         Returns
         -------
@@ -164,9 +169,11 @@ class Sampled:
             x,
         )
         if solver == "exact":
-            sampled_numba.rows_exact(*given, threads(self.nnz * k))
+            sampled_numba.rows_exact.parallel(*given, threads(self.nnz * k))
+        elif solver == "sketch":
+            sampled_numba.rows_sketched.parallel(*given, 4 * k, seed, rtol, steps, threads(self.nnz * k))
         else:
-            sampled_numba.rows_cg(*given, steps, rtol, threads(self.nnz * k))
+            sampled_numba.rows_cg.parallel(*given, steps, rtol, threads(self.nnz * k))
         return x @ back.T
 
 

@@ -1,0 +1,179 @@
+"""Alternating minimization by entries and rank: a sweep beside reading the entries, and the whole."""
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numba
+from rich.table import Table
+
+from benchmarks import measure
+from benchmarks.poisson import consoles
+
+SOLVERS = ("exact", "cg", "sketch")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(prog="python -m benchmarks.completion", description=__doc__)
+    command.add_argument("--size", type=int, default=10_000, help="rows, and as many columns")
+    command.add_argument("--entries", nargs="+", type=int, default=[2_000_000])
+    command.add_argument("--rank", nargs="+", type=int, default=[10])
+    command.add_argument("--condition", type=float, default=1.0)
+    command.add_argument("--solver", nargs="+", choices=SOLVERS, default=["exact", "cg"])
+    command.add_argument("--rtol", type=float, default=1e-8)
+    command.add_argument("--maxiter", type=int, default=50)
+    command.add_argument("--peers", nargs="*", choices=["implicit"], default=[])
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
+    return command
+
+
+def streaming(problem: Any, threads: int) -> float:
+    """Seconds to read the entries twice, by rows and by columns: the least that a sweep could take."""
+    import numpy as np
+
+    from learnsolve.kernels import vector_numba
+
+    stored = np.concatenate([problem.values, problem.values])
+    halves = [stored[: stored.size // 2], stored[stored.size // 2 :]]
+    taken = []
+    for _ in range(7):
+        began = time.perf_counter()
+        for half in halves:
+            vector_numba.dot(half, half, threads)
+        # Values are two thirds of an entry; the other third is its column.
+        taken.append(1.5 * (time.perf_counter() - began))
+    return statistics.median(taken)
+
+
+def ours(problem: Any, rank: int, solver: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a run of ours took, and how far it is from the truth."""
+    import learnsolve
+    from learnsolve.completion import AltMin
+
+    entries, times = (problem.rows, problem.cols, problem.values), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        began = time.perf_counter()
+        res = learnsolve.complete(
+            entries,
+            rank,
+            AltMin(solver),
+            shape=problem.shape,
+            rtol=options.rtol,
+            maxiter=options.maxiter,
+            callback=lambda sweep: times.append(time.perf_counter()),
+        )
+        seconds = time.perf_counter() - began
+    sweeps = [b - a for a, b in pairwise(times)]
+    return {
+        "solver": solver,
+        "sweep": statistics.median(sweeps or [seconds]),
+        "sweeps": res.iterations,
+        "seconds": seconds,
+        "error": problem.error(res.U, res.V),
+    }
+
+
+def implicit_sweep(problem: Any, rank: int, options: argparse.Namespace) -> dict[str, Any]:
+    """A sweep of implicit's alternating least squares, which fits preferences and not values."""
+    import numpy as np
+    import scipy.sparse
+    from implicit.als import AlternatingLeastSquares
+
+    matrix = scipy.sparse.csr_matrix(
+        (np.abs(problem.values).astype(np.float32), (problem.rows, problem.cols)), shape=problem.shape
+    )
+    times = []
+    model = AlternatingLeastSquares(
+        rank, iterations=5, num_threads=options.threads, use_gpu=False, random_state=options.seed
+    )
+    model.fit(matrix, show_progress=False, callback=lambda *_: times.append(time.perf_counter()))
+    sweeps = [b - a for a, b in pairwise(times)]
+    return {
+        "solver": "implicit",
+        "sweep": statistics.median(sweeps),
+        "sweeps": 5,
+        "seconds": None,
+        "error": None,
+    }
+
+
+def rows_of(options: argparse.Namespace, report: Any) -> list[dict[str, Any]]:
+    """All rows of the table."""
+    from learnsolve.problems.low_rank import low_rank
+
+    rows = []
+    small = low_rank((200, 200), 2, entries=20_000, seed=1)
+    for solver in options.solver:
+        ours(small, 2, solver, options)
+    for count in options.entries:
+        for rank in options.rank:
+            report(f"{count:,} entries, rank {rank}")
+            shape = (options.size, options.size)
+            problem = low_rank(shape, rank, entries=count, condition=options.condition, seed=options.seed)
+            bound = streaming(problem, options.threads)
+            found = [ours(problem, rank, solver, options) for solver in options.solver]
+            if "implicit" in options.peers and importlib.util.find_spec("implicit"):
+                found.append(implicit_sweep(problem, rank, options))
+            rows += [{"entries": count, "rank": rank, "bound": bound, **row} for row in found]
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    command = parser()
+    options = command.parse_args(arguments)
+    if min(options.size, *options.entries, *options.rank, options.threads, options.maxiter) < 1:
+        command.error("positive numbers are accepted")
+    if options.threads > numba.config.NUMBA_NUM_THREADS:
+        command.error(f"there are {numba.config.NUMBA_NUM_THREADS} threads")
+    numba.set_num_threads(options.threads)
+    console, progress = consoles()
+    rows = rows_of(options, lambda line: progress.print(f"[dim]{line}[/]", highlight=False))
+    shown = Table(title=f"{options.size} x {options.size}, {options.threads} threads", title_justify="left")
+    for heading in (
+        "entries",
+        "rank",
+        "rows",
+        "sweep, s",
+        "ns an entry",
+        "of reading",
+        "sweeps",
+        "total, s",
+        "error",
+    ):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        shown.add_row(
+            f"{row['entries']:,}",
+            str(row["rank"]),
+            row["solver"],
+            f"{row['sweep']:.3f}",
+            f"{1e9 * row['sweep'] / row['entries']:.1f}",
+            f"{row['sweep'] / row['bound']:.1f}",
+            str(row["sweeps"]),
+            "" if row["seconds"] is None else f"{row['seconds']:.2f}",
+            "" if row["error"] is None else f"{row['error']:.1e}",
+        )
+    console.print(shown)
+    record = {
+        "conditions": measure.conditions(options.threads),
+        "options": {**vars(options), "json": str(options.json)},
+        "rows": rows,
+    }
+    path = measure.write("completion", options.json, record)
+    console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,8 +6,8 @@ Facades, screens and cloth are close to matrices of low rank. This image is draw
 four fifths of its pixels are lost.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import learnsolve
 from learnsolve.problems.low_rank import image_mask
@@ -27,10 +27,12 @@ print(f"rank {res.rank}; RMSE on the lost pixels {masked.rmse(res.U, res.V):.3f}
 # What is known, what was found, and the truth.
 known = np.full(image.shape, np.nan)
 known[masked.rows, masked.cols] = masked.values
-figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+figure = Figure(figsize=(11, 3), layout="constrained")
+axes = figure.subplots(1, 3)
 for ax, picture, title in zip(
     axes, (known, res.to_dense(), image), ("known", "completed", "truth"), strict=True
 ):
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
     ax.set_title(title)
     ax.axis("off")
+figure.savefig("inpaint_image.png", dpi=120)

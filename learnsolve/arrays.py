@@ -71,3 +71,23 @@ def in_dtype(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype
         real, imag = (function(part.to(dtype, copy=True)) for part in (x.real, x.imag))
         return torch.complex(real, imag).to(x.dtype)
     return function(x.to(dtype)).to(x.dtype)
+
+
+def turns(index: np.ndarray) -> np.ndarray:
+    """How often the number at each place of an array has come before it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> turns(np.array([5, 2, 5, 5, 2])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    if index.size == 0:
+        return np.zeros(0, np.int64)
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[begins, ordered.size])
+    found = np.empty(index.size, np.int64)
+    found[order] = np.arange(index.size) - np.repeat(begins, lengths)
+    return found

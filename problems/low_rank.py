@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from learnsolve.arrays import turns
+
 BLOCK = 1 << 16
 OUTLIERS = (5.0, 10.0)  # how large, in root mean squares of the entries
 
@@ -529,7 +531,7 @@ def _repaired(
     for axis in (0, 1):
         lacking = minimum - _degrees(*np.divmod(np.concatenate([keys, added]), n), m, n)[axis]
         line = np.divmod(spare, n)[axis]
-        wanted = _turn(line) < lacking[line]
+        wanted = turns(line) < lacking[line]
         added = np.concatenate([added, spare[wanted]])
         spare = spare[~wanted]
     surplus = len(added)
@@ -542,18 +544,8 @@ def _repaired(
             return None
         free = rng.choice(free, min(2 * surplus, len(free)), replace=False)
         r, c = rows[free], cols[free]
-        gone = free[(_turn(r) < row_spare[r]) & (_turn(c) < col_spare[c])][:surplus]
+        gone = free[(turns(r) < row_spare[r]) & (turns(c) < col_spare[c])][:surplus]
         keys = np.delete(keys, gone)
         surplus -= len(gone)
     keys.sort()
     return keys
-
-
-def _turn(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same group come before, for each."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    first = np.searchsorted(ordered, ordered)
-    turn = np.empty(len(groups), dtype=np.int64)
-    turn[order] = np.arange(len(groups)) - first
-    return turn

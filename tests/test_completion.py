@@ -1,5 +1,7 @@
 """Completion of low-rank matrices: the row problems, the whole, and what goes wrong."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -10,9 +12,10 @@ import learnsolve
 from learnsolve import ConvergenceWarning, SolveError, Status
 from learnsolve.completion import AltMin, RobustAltMin, error_of
 from learnsolve.completion.altmin import entry_weights, spectral
+from learnsolve.completion.aside import keep_aside
 from learnsolve.completion.entries import as_entries
-from learnsolve.completion.run import keep_aside
 from learnsolve.operators.sampled import Sampled
+from learnsolve.problems.low_rank import low_rank
 
 
 def matrix(m=80, n=60, rank=3, share=0.4, noise=0.0, seed=0):
@@ -149,6 +152,23 @@ def test_exact_entries_are_completed(solver, initial):
     assert len(res.residuals) == len(res.held_out) == res.iterations + 1
     truth = np.linalg.norm(res.predict(rows, cols) - values) / np.linalg.norm(values)
     assert truth < 2e-9
+
+
+@pytest.mark.parametrize("condition", [10, 1e4])
+def test_what_alternating_minimization_does_not_find_is_polished(condition):
+    p = low_rank((200, 180), 3, oversampling=2, condition=condition, seed=1)
+    known = (p.rows, p.cols, p.values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        plain = learnsolve.complete(known, 3, "altmin", shape=p.shape, rtol=1e-10)
+    assert p.error(plain.U, plain.V) > 1e-4
+    for method in ("auto", "irls"):
+        res = learnsolve.complete(known, 3, method, shape=p.shape, rtol=1e-10)
+        assert res.success
+        assert p.error(res.U, res.V) < 1e-8
+        assert len(res.residuals) == len(res.held_out) == res.iterations + 1
+        assert res.method == ("irls" if method == "irls" else "altmin + irls")
+    assert res.extras["polish"]["iterations"] == res.iterations
 
 
 def test_all_forms_of_entries_are_one():
@@ -381,6 +401,9 @@ GOOD = (np.array([0, 1]), np.array([1, 0]), np.array([1.0, 2.0]))
         (np.eye(2), {"rank": 0}, "rank"),
         (np.eye(2), {"method": "als"}, "method"),
         (np.eye(2), {"rtol": 0.0}, "rtol"),
+        (np.eye(2), {"method": "irls", "rank": 2}, "irls"),
+        (np.eye(2), {"method": "irls", "bias": True}, "irls"),
+        (np.eye(2), {"method": "irls", "regularization": 1.0}, "irls"),
         (np.eye(2), {"maxiter": 0}, "maxiter"),
         (np.eye(2), {"regularization": -1.0}, "regularization"),
         (np.eye(2), {"robust": "l1"}, "robust"),

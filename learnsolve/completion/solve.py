@@ -1,0 +1,220 @@
+"""The function that completes a matrix."""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from learnsolve.completion.altmin import AltMin, Factors, Robust
+from learnsolve.completion.aside import keep_aside
+from learnsolve.completion.entries import Duplicates, Entries, as_entries
+from learnsolve.completion.result import Completion
+from learnsolve.completion.run import Progress, Run
+from learnsolve.completion.theory import RobustAltMin
+from learnsolve.operators.sampled import Sampled
+from learnsolve.result import ConvergenceWarning, SolveError, Status
+
+# What to do, where the word of `Status` is for linear systems.
+ADVICE = {
+    Status.MAXITER: "maxiter was reached before the tolerance: raise maxiter, or look at the rank",
+    Status.TIMEOUT: "timeout was reached before the tolerance",
+}
+
+
+def complete(
+    entries: Any,
+    rank: int | None = None,
+    method: str | AltMin | RobustAltMin = "auto",
+    *,
+    shape: tuple[int, int] | None = None,
+    rtol: float = 1e-6,
+    maxiter: int = 500,
+    regularization: float = 0.0,
+    bias: bool = False,
+    weights: Any = None,
+    robust: Robust | None = None,
+    x0: Completion | tuple[Any, Any] | None = None,
+    held_out: float | None = None,
+    duplicates: Duplicates = "average",
+    seed: int = 0,
+    timeout: float | None = None,
+    callback: Callable[[Progress], Any] | None = None,
+    check: bool = False,
+) -> Completion:
+    r"""Complete a matrix of low rank of which some entries are known.
+
+    It ends as CONVERGED if the observed entries are fitted to ``rtol``, or as well as the rank allows (their
+    error has fallen by less than 0.1 % in five sweeps), and if entries that were kept aside are predicted
+    too: with at most three times the observed error, or ten times ``rtol``, and better than by a constant.
+    Otherwise it is OVERFITTED.
+
+    Parameters
+    ----------
+    entries : scipy sparse array, (rows, cols, values), masked array, or array with NaN
+        Of a sparse array what is stored is known, zeros too.
+    rank : int, optional
+        By default it grows until entries kept aside are no longer predicted better.
+    method : {"auto", "altmin", "irls"}, AltMin or RobustAltMin
+        ``"irls"`` is `learnsolve.completion.irls.irls`, for matrices of which barely enough is known or whose
+        singular values lie far apart. ``"auto"`` is alternating minimization, and where that stalls
+        without predicting what was kept aside, ``"irls"`` takes over (``extras["polish"]``), unless there
+        are weights, biases, a penalty or gross errors, which it does not know.
+    shape : (m, n), optional
+        Needed with ``(rows, cols, values)``.
+    rtol : float
+        Where the observed error is small enough, relative to the norm of the observed values.
+    maxiter : int
+        Most sweeps.
+    regularization : float
+        :math:`\lambda`: each row's least squares has :math:`\lambda n_i |u_i|^2` added, where it has
+        :math:`n_i` entries, and each column's likewise.
+    bias : bool
+        Add a mean and a number for each row and each column to the model.
+    weights : array, optional
+        Positive, one for each entry in the order of ``entries``.
+    robust : {"huber", "trimmed"}, optional
+        For entries that are grossly wrong: count an entry the less, the larger its residual is, or not at
+        all beyond three standard deviations, which are estimated by the median.
+    x0 : Completion or (U, V), optional
+        Where to begin; its rank must be ``rank``.
+    held_out : float, optional
+        Share of the entries to keep aside. By default 2 %, at most 10 000; with zero nobody notices that
+        only what is known was fitted. None is taken from a row or column that would be left with no more
+        than ``rank``.
+    duplicates : {"average", "refuse"}
+        What to do with a place that comes twice.
+    seed : int
+        Of the entries kept aside and of the start.
+    timeout : float, optional
+        Seconds.
+    callback : callable, optional
+        Gets a `Progress` after each sweep and stops the run by a true value.
+    check : bool
+        Raise `SolveError` instead of warning.
+
+    Returns
+    -------
+    Completion
+
+    Raises
+    ------
+    TypeError, ValueError
+        The entries or an option are not as described; before any work.
+    SolveError
+        With ``check=True``, if the run does not converge.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Without ``check``, in the same case.
+
+    References
+    ----------
+    Gu, Song, Yin and Zhang, *Low rank matrix completion via robust alternating minimization in nearly linear
+    time*, ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np, learnsolve
+    >>> known = np.outer(np.arange(1.0, 9), np.arange(1.0, 7))
+    >>> known[[0, 3, 5], [1, 2, 0]] = np.nan
+    >>> res = learnsolve.complete(known, rank=1, rtol=1e-9)
+    >>> res.success, res.predict(5, 0).round(6)
+    (True, np.float64(6.0))
+    """
+    began = time.perf_counter()
+    known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
+    options = _checked(
+        known, rank, method, bias, weights, x0, rtol, maxiter, regularization, robust, held_out, timeout
+    )
+    given = None if x0 is None else _given(x0, known.shape, rank)
+    limit = rank if given is None else given.U.shape[1]
+    fit, aside = keep_aside(known, held_out, limit or 1, seed)
+    sampled = Sampled(fit.rows, fit.cols, fit.shape)
+    name = method if isinstance(method, str) else "altmin"
+    run = Run(
+        name,
+        fit, aside, sampled, options, rtol, maxiter, regularization, bias, robust, seed,
+        None if timeout is None else began + timeout, callback,
+    )  # fmt: skip
+    if given is not None:
+        run.begin(given)
+    elif rank is not None:
+        run.begin(run.start(rank))
+    elif aside is None:
+        raise ValueError("the rank is found by entries kept aside: held_out must leave some, or give a rank")
+    else:
+        run.grow()
+    status = run.sweep()
+    result = run.result(status, time.perf_counter() - began)
+    if not result.success:
+        if check:
+            raise SolveError(result)
+        warnings.warn(f"{result!r}: {ADVICE.get(status, status.value)}", ConvergenceWarning, stacklevel=2)
+    return result
+
+
+def _checked(
+    known: Entries,
+    rank: int | None,
+    method: str | AltMin | RobustAltMin,
+    bias: bool,
+    weights: Any,
+    x0: Any,
+    rtol: float,
+    maxiter: int,
+    regularization: float,
+    robust: str | None,
+    held_out: float | None,
+    timeout: float | None,
+) -> AltMin | RobustAltMin:
+    """Refuse options that make no sense; returns those of the sweeps."""
+    most = min(known.shape)
+    if rank is not None and not 1 <= rank <= most:
+        raise ValueError(f"rank is {rank}; 1 to {most} are accepted for the shape {known.shape}")
+    if not (isinstance(method, AltMin | RobustAltMin) or method in ("auto", "altmin", "irls")):
+        raise ValueError(f"method is {method!r}; 'auto', 'altmin', 'irls', AltMin, RobustAltMin are accepted")
+    if method == "irls" and (
+        rank is None or rank == most or any((bias, weights is not None, x0 is not None))
+    ):
+        raise ValueError("irls takes a rank below both sides of the matrix, and no bias, weights or x0")
+    if method == "irls" and (robust is not None or regularization):
+        raise ValueError("irls takes no robust and no regularization")
+    plain = (rank is None, bias, weights is not None, x0 is not None, robust is not None, regularization)
+    if isinstance(method, RobustAltMin) and any(plain):
+        raise ValueError("RobustAltMin takes a rank, and no bias, weights, x0, robust or regularization")
+    if not rtol > 0:
+        raise ValueError(f"rtol is {rtol}; a positive number is accepted")
+    if maxiter < 1:
+        raise ValueError(f"maxiter is {maxiter}; a positive number is accepted")
+    if not (np.isfinite(regularization) and regularization >= 0):
+        raise ValueError(f"regularization is {regularization}; a number that is not negative is accepted")
+    if robust not in (None, "huber", "trimmed"):
+        raise ValueError(f"robust is {robust!r}; None, 'huber' and 'trimmed' are accepted")
+    if held_out is not None and not 0 <= held_out < 1:
+        raise ValueError(f"held_out is {held_out}; a share from 0 to 1 is accepted")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout is {timeout}; a positive number of seconds is accepted")
+    return AltMin() if isinstance(method, str) else method
+
+
+def _given(x0: Completion | tuple[Any, Any], shape: tuple[int, int], rank: int | None) -> Factors:
+    """Factors to begin with."""
+    if isinstance(x0, Completion):
+        found = Factors(x0.U, x0.V, x0.mean, x0.row_bias, x0.col_bias)
+    else:
+        if len(x0) != 2:
+            raise ValueError(f"x0 has {len(x0)} parts; (U, V) are accepted")
+        U, V = (np.array(part, dtype=np.float64) for part in x0)
+        if U.ndim != 2 or V.ndim != 2 or U.shape[1] != V.shape[1]:
+            raise ValueError(f"x0 has shapes {U.shape} and {V.shape}; (m, k) and (n, k) are accepted")
+        found = Factors(U, V, 0.0, np.zeros(len(U)), np.zeros(len(V)))
+    if (len(found.U), len(found.V)) != shape:
+        raise ValueError(f"x0 is of a matrix {len(found.U)} by {len(found.V)}, the entries of {shape}")
+    if rank is not None and found.U.shape[1] != rank:
+        raise ValueError(f"x0 has rank {found.U.shape[1]}, and rank is {rank}")
+    if not all(np.isfinite(part).all() for part in (found.U, found.V)):
+        raise ValueError("x0 is not finite")
+    return found

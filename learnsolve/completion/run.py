@@ -23,6 +23,10 @@ WINDOW, SETTLED = 5, 1e-3
 # Where it falls to no less than this share, and what was kept aside is not predicted, another method is
 # tried, if there are not more than so many entries times the rank.
 SLOW, POLISHED = 0.7, 20_000_000
+# With fewer entries than so many times the degrees of freedom it is tried wherever nothing was fitted.
+DOUBTED = 5.0
+# How many times larger than where it is known a row may be as a whole.
+SPIKE = 10.0
 # How many times larger than the observed error that of entries kept aside may be.
 GENERALISES = 3.0
 LARGEST_RANK = 50
@@ -171,7 +175,10 @@ class Run:
             return self.polish()
         status = self._swept()
         stalled = status is Status.OVERFITTED or (status is Status.MAXITER and len(self.observed) > WINDOW)
-        return self.polish() if stalled and self._polishes() else status
+        freedom = self.factors.U.shape[1] * (sum(self.fit.shape) - self.factors.U.shape[1])
+        # So few exact entries may have stalled where it looks like noise.
+        doubted = self.extras.get("ended") == "settled" and self.fit.nnz < DOUBTED * freedom
+        return self.polish(status) if (stalled or doubted) and self._polishes() else status
 
     def _polishes(self) -> bool:
         """Whether `irls` knows all that the problem has, and is not too much work."""
@@ -180,8 +187,11 @@ class Run:
         small = rank < min(self.fit.shape) and self.fit.nnz * rank <= POLISHED
         return self.method == "auto" and plain and small
 
-    def polish(self) -> Status:
-        """Iteratively reweighted least squares; its answer is taken if it fits better."""
+    def polish(self, status: Status | None = None) -> Status:
+        """Iteratively reweighted least squares; its answer is taken if it fits, or what came before did not.
+
+        ``status`` is how alternating minimization ended, if it was tried.
+        """
         before, rank = self.observed[-1], self.factors.U.shape[1]
         began = len(self.observed) - 1
 
@@ -201,10 +211,12 @@ class Run:
             timeout=None if self.deadline is None else max(self.deadline - now, 1e-3),
             seed=self.seed,
             report=report,
+            restarts=0 if status is Status.CONVERGED else 2,
         )
         found = Factors(U, V, 0.0, np.zeros(len(U)), np.zeros(len(V)))
         left = float(np.linalg.norm(self.fit.values - found.at(self.fit)))
-        if fitted or left < before or self.method == "irls":
+        taken = fitted or (status is not Status.CONVERGED and left < before) or self.method == "irls"
+        if taken:
             self.factors = found
         else:
             left = before
@@ -233,7 +245,7 @@ class Run:
             if number >= self.maxiter:
                 return Status.MAXITER
             slow = number >= 3 * WINDOW and error > SLOW * self.observed[-1 - WINDOW]
-            if slow and self._polishes() and self._judged(fitted=False) is Status.OVERFITTED:
+            if slow and self._polishes() and self._overfits():
                 return Status.OVERFITTED
             if self.deadline is not None and time.perf_counter() > self.deadline:
                 return Status.TIMEOUT
@@ -241,9 +253,14 @@ class Run:
 
     def _judged(self, fitted: bool) -> Status:
         """Whether what was kept aside is predicted too."""
-        self.extras["ended"] = "fitted" if fitted else "settled"
+        self.extras |= {"ended": "fitted" if fitted else "settled", "spikes": self._spikes()}
+        worse = self.aside is not None and (self._overfits() or any(self.extras["spikes"]))
+        return Status.OVERFITTED if worse else Status.CONVERGED
+
+    def _overfits(self) -> bool:
+        """Whether what was kept aside is not predicted."""
         if self.aside is None:
-            return Status.CONVERGED
+            return False
         error = self.held_out[-1]
         inside = self.observed[-1] / np.sqrt(self.fit.nnz)
         if self.robust is not None:
@@ -251,8 +268,23 @@ class Run:
             inside = MEDIAN * float(np.median(np.abs(left)))
         allowed = max(GENERALISES * inside, 10 * self.rtol * self._scale())
         constant = float(np.sqrt(np.mean(np.square(self.aside.values - self.fit.values.mean()))))
-        worse = error > allowed or (error > constant and error > 10 * self.rtol * self._scale())
-        return Status.OVERFITTED if worse else Status.CONVERGED
+        return bool(error > allowed or (error > constant and error > 10 * self.rtol * self._scale()))
+
+    def _spikes(self) -> tuple[int, int]:
+        """Rows and columns that are far larger as a whole than where they are known: nothing holds them."""
+        if self.bias:
+            return 0, 0
+        found = []
+        for own, other, index in (
+            (self.factors.U, self.factors.V, self.fit.rows),
+            (self.factors.V, self.factors.U, self.fit.cols),
+        ):
+            whole = np.einsum("ic,cd,id->i", own, other.T @ other / len(other), own, optimize=True)
+            squares = np.bincount(index, np.square(self.fit.values), len(own))
+            counts = np.bincount(index, minlength=len(own))
+            known = squares / np.maximum(counts, 1)
+            found.append(int(np.sum((counts > 0) & (whole > SPIKE**2 * known + 1e-12 * self._scale() ** 2))))
+        return found[0], found[1]
 
     def result(self, status: Status, seconds: float) -> Completion:
         """What the run came to; the factors share the singular values evenly."""

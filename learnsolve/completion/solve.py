@@ -48,7 +48,8 @@ def complete(
     It ends as CONVERGED if the observed entries are fitted to ``rtol``, or as well as the rank allows (their
     error has fallen by less than 0.1 % in five sweeps), and if entries that were kept aside are predicted
     too: with at most three times the observed error, or ten times ``rtol``, and better than by a constant.
-    Otherwise it is OVERFITTED.
+    Otherwise, or if a row or column is ten times as large as where it is known (``extras["spikes"]``), it is
+    OVERFITTED.
 
     Parameters
     ----------

@@ -279,6 +279,22 @@ def test_what_is_fitted_but_not_predicted_is_no_success():
         learnsolve.complete((rows, cols, values), 4, shape=(40, 40), held_out=0.1, check=True)
 
 
+def test_a_row_that_runs_away_is_no_success():
+    """Two entries that disagree, in columns nearly alike: they are fitted by huge numbers elsewhere."""
+    rng = np.random.default_rng(17)
+    V = rng.standard_normal((40, 2))
+    V[1] = V[0] + 1e-3 * rng.standard_normal(2)
+    M = rng.standard_normal((60, 2)) @ V.T
+    known = M.copy()
+    known[0, 2:] = np.nan
+    known[0, :2] += [0.1, -0.1]
+    with pytest.warns(ConvergenceWarning, match="OVERFITTED"):
+        res = learnsolve.complete(known, 2, rtol=1e-8)
+    assert res.extras["spikes"][0] == 1
+    known[0, :2] = M[0, :2]
+    assert learnsolve.complete(known, 2, rtol=1e-8).extras["spikes"] == (0, 0)
+
+
 def test_a_callback_sees_and_stops():
     M, rows, cols, values = matrix(seed=11)
     seen = []

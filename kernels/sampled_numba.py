@@ -154,6 +154,34 @@ def _normal(indices, values, weights, offset, W, begin, end, ridge, G, x):
             _add(weight * W[j, i], W, j * k, G, i * k, i + 1)
 
 
+@njit(fastmath=MATH, cache=True)
+def _gradient(indices, values, weights, offset, W, begin, end, ridge, U, i, r):
+    """The right-hand side of a row's normal equations less their matrix times ``U_i``, into ``r``."""
+    k = r.size
+    for c in range(k):
+        r[c] = -(end - begin) * _dot(ridge, c * k, U, i * k, k)
+    for e in range(begin, end):
+        j = indices[e]
+        left = values[e] - offset[j] - _dot(U, i * k, W, j * k, k)
+        if weights.size > 0:
+            left *= weights[e]
+        _add(left, W, j * k, r, 0, k)
+
+
+@njit(fastmath=MATH, cache=True)
+def _product(indices, weights, W, begin, end, ridge, p, q):
+    """The matrix of a row's normal equations times ``p``, into ``q``."""
+    k = q.size
+    for c in range(k):
+        q[c] = (end - begin) * _dot(ridge, c * k, p, 0, k)
+    for e in range(begin, end):
+        j = indices[e]
+        along = _dot(p, 0, W, j * k, k)
+        if weights.size > 0:
+            along *= weights[e]
+        _add(along, W, j * k, q, 0, k)
+
+
 @kernel
 def rows_exact(indptr, indices, values, weights, offset, W, ridge, U, threads):
     """Every row's least-squares problem by Cholesky's factors of its normal equations, into ``U``.
@@ -194,28 +222,14 @@ def rows_cg(indptr, indices, values, weights, offset, W, ridge, U, steps, rtol, 
         r, p, q = np.empty(k), np.empty(k), np.empty(k)
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
             begin, end = indptr[i], indptr[i + 1]
-            for c in range(k):
-                r[c] = -(end - begin) * _dot(ridge, c * k, U, i * k, k)
-            for e in range(begin, end):
-                j = indices[e]
-                left = values[e] - offset[j] - _dot(U, i * k, W, j * k, k)
-                if weights.size > 0:
-                    left *= weights[e]
-                _add(left, W, j * k, r, 0, k)
+            _gradient(indices, values, weights, offset, W, begin, end, ridge, U, i, r)
             rr = _dot(r, 0, r, 0, k)
             first = rr
             p[:] = r
             for _ in range(steps):
                 if not rr > rtol * rtol * first:
                     break
-                for c in range(k):
-                    q[c] = (end - begin) * _dot(ridge, c * k, p, 0, k)
-                for e in range(begin, end):
-                    j = indices[e]
-                    along = _dot(p, 0, W, j * k, k)
-                    if weights.size > 0:
-                        along *= weights[e]
-                    _add(along, W, j * k, q, 0, k)
+                _product(indices, weights, W, begin, end, ridge, p, q)
                 curvature = _dot(p, 0, q, 0, k)
                 if not curvature > 0.0:
                     break
@@ -304,14 +318,7 @@ def rows_sketched(indptr, indices, values, weights, offset, W, ridge, U, buckets
             if not _factor(indices, weights, W, i, begin, end, ridge, buckets, seed, S, G, z):
                 U[i] = 0.0
                 continue
-            for c in range(k):
-                r[c] = -(end - begin) * _dot(ridge, c * k, U, i * k, k)
-            for e in range(begin, end):
-                j = indices[e]
-                left = values[e] - offset[j] - _dot(U, i * k, W, j * k, k)
-                if weights.size > 0:
-                    left *= weights[e]
-                _add(left, W, j * k, r, 0, k)
+            _gradient(indices, values, weights, offset, W, begin, end, ridge, U, i, r)
             z[:] = r
             _solve_factored(G, z)
             rz = _dot(r, 0, z, 0, k)
@@ -320,14 +327,7 @@ def rows_sketched(indptr, indices, values, weights, offset, W, ridge, U, buckets
             for _ in range(most):
                 if not rz > rtol * rtol * first:
                     break
-                for c in range(k):
-                    q[c] = (end - begin) * _dot(ridge, c * k, p, 0, k)
-                for e in range(begin, end):
-                    j = indices[e]
-                    along = _dot(p, 0, W, j * k, k)
-                    if weights.size > 0:
-                        along *= weights[e]
-                    _add(along, W, j * k, q, 0, k)
+                _product(indices, weights, W, begin, end, ridge, p, q)
                 curvature = _dot(p, 0, q, 0, k)
                 if not curvature > 0.0:
                     break

@@ -13,21 +13,6 @@ FLOOR = 1e-30
 
 
 @njit(fastmath=MATH, error_model="numpy", cache=True)
-def sampled_residual(indptr, indices, values, U, V, out):
-    """Write ``values - <U[row], V[column]>`` into ``out``; returns the sum of squares."""
-    total = 0.0
-    for i in range(U.shape[0]):
-        for p in range(indptr[i], indptr[i + 1]):
-            j = indices[p]
-            difference = values[p]
-            for c in range(U.shape[1]):
-                difference -= U[i, c] * V[j, c]
-            out[p] = difference
-            total += difference * difference
-    return total
-
-
-@njit(fastmath=MATH, error_model="numpy", cache=True)
 def tangent_residual(indptr, indices, values, U, V, A, B, out):
     """Write ``values - sampled(U @ A.T + B @ V.T)`` into ``out``; returns the sum of squares."""
     total = 0.0

@@ -80,6 +80,7 @@ def residual(
     (1.0, [0.0, 1.0])
     """
     squares = np.zeros(threads)
+    U, V = np.ascontiguousarray(U), np.ascontiguousarray(V)
     _residual.parallel(indptr, indices, values, offset, U, V, out, squares, threads)
     return float(squares.sum())
 

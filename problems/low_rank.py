@@ -435,7 +435,8 @@ def _count(m: int, n: int, rank: int, entries: int | None, oversampling: float |
         count = round(oversampling * rank * (m + n - rank))
         given = f"oversampling is {oversampling}, which makes {count} entries"
     else:
-        count = operator.index(entries)  # type: ignore[arg-type]
+        assert entries is not None
+        count = operator.index(entries)
         given = f"entries is {count}"
     if not 1 <= count <= m * n:
         raise ValueError(f"{given}; a {m} x {n} matrix has 1 to {m * n}")

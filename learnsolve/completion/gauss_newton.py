@@ -88,7 +88,8 @@ def gauss_newton(
     >>> converged, bool(np.allclose(U @ V.T, L @ R.T))
     (True, True)
     """
-    from learnsolve.kernels.gauss_newton_numba import sampled_residual, tangent_residual, tangent_solve
+    from learnsolve.kernels.gauss_newton_numba import tangent_residual, tangent_solve
+    from learnsolve.kernels.sampled_numba import residual
 
     m, n = shape
     if not 1 <= rank <= min(shape):
@@ -111,8 +112,8 @@ def gauss_newton(
     end = np.inf if timeout is None else monotonic() + timeout
     density = target.size / (m * n)
     left, s, right = _truncated(U, V, rank)
-    r, trial = np.empty_like(target), np.empty_like(target)
-    squares = sampled_residual(*pattern, target, left * s, right, r)
+    r, trial, none = np.empty_like(target), np.empty_like(target), np.zeros(n)
+    squares = residual(*pattern, target, none, left * s, right, r, 1)
     history = [np.sqrt(squares) / norm]
     damping = 1e-2
     while history[-1] > rtol and len(history) <= maxiter and monotonic() < end and damping < LARGEST_DAMPING:
@@ -123,7 +124,7 @@ def gauss_newton(
         tangent_solve(*pattern, r, left, right, weights, core, A, B, accuracy, STEPS)
         expected = squares - tangent_residual(*pattern, r, left, right, A, B, trial)
         moved = _truncated(np.hstack([left, B + left * s]), np.hstack([A, right]), rank)
-        after = sampled_residual(*pattern, target, moved[0] * moved[1], moved[2], trial)
+        after = residual(*pattern, target, none, moved[0] * moved[1], moved[2], trial, 1)
         gain = (squares - after) / expected if expected > 0 else -np.inf
         if after < squares:
             (left, s, right), squares = moved, after

@@ -140,7 +140,8 @@ def _anneal(
 
     Returns the best residual with its factors, and whether the last iterate had σ_{k+1} ≪ σ_k.
     """
-    from learnsolve.kernels.gauss_newton_numba import sampled_residual, tangent_residual, tangent_solve
+    from learnsolve.kernels.gauss_newton_numba import tangent_residual, tangent_solve
+    from learnsolve.kernels.sampled_numba import residual as residual_of
 
     m, n = observed.shape
     pattern, values = (observed.indptr, observed.indices), observed.data
@@ -168,7 +169,7 @@ def _anneal(
 
         scale = np.sqrt(s[:rank])
         U, V = left[:, :rank] * scale, right[:, :rank] * scale
-        residual = float(np.sqrt(sampled_residual(*pattern, values, U, V, scratch)) / norm)
+        residual = float(np.sqrt(residual_of(*pattern, values, np.zeros(n), U, V, scratch, 1)) / norm)
         history.append(residual)
         if report is not None:
             report(len(history), residual)

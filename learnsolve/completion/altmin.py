@@ -1,18 +1,17 @@
 """Alternating minimization: the factor of the rows by least squares, then that of the columns, and so on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.result import balanced_svd
-from learnsolve.operators.sampled import RowSolver, Sampled
+from learnsolve.operators.sampled import Loss, RowProblems, RowSolver, Sampled
 
 Array = NDArray[np.float64]
-Robust = Literal["huber", "trimmed"]
 # Of normal noise, as large as a median of magnitudes of one.
 MEDIAN = 1.4826
 
@@ -80,7 +79,15 @@ class Factors:
         return found + (self.mean + self.row_bias[i] + self.col_bias[j])
 
 
-def spectral(sampled: Sampled, values: Array, rank: int, seed: int, passes: int = 6) -> tuple[Array, Array]:
+def spectral(
+    sampled: Sampled,
+    rank: int,
+    seed: int,
+    passes: int = 4,
+    *,
+    share: float | None = None,
+    change: Callable[[Array], Array] | None = None,
+) -> tuple[Array, Array]:
     """The first singular vectors of the sparse matrix, times the roots of their values: subspace iteration.
 
     Rows and columns with more than twice the mean number of entries are scaled down to that, so that none
@@ -89,8 +96,11 @@ def spectral(sampled: Sampled, values: Array, rank: int, seed: int, passes: int 
     Parameters
     ----------
     sampled : Sampled
-    values : (nnz,) array
     rank, seed, passes : int
+    share : float, optional
+        Of the matrix that the entries stand for; by default as many as there are of all.
+    change : callable, optional
+        From an array of values to those that stand for them.
 
     Returns
     -------
@@ -98,53 +108,39 @@ def spectral(sampled: Sampled, values: Array, rank: int, seed: int, passes: int 
 
     Examples
     --------
+    >>> from learnsolve.operators.sampled import InMemory
     >>> rows, cols = np.divmod(np.arange(6), 2)
-    >>> U, V = spectral(Sampled(rows, cols, (3, 2)), np.array([1.0, 2, 2, 4, 3, 6]), 1, seed=0)
+    >>> U, V = spectral(InMemory(rows, cols, np.array([1.0, 2, 2, 4, 3, 6]), (3, 2)), 1, seed=0)
     >>> np.allclose(U @ V.T, [[1, 2], [2, 4], [3, 6]])
     True
     """
     m, n = sampled.shape
-    matrix = sampled.matrix(values)
-    counts = [np.diff(lines.indptr) for lines in (sampled.by_row, sampled.by_column)]
-    left, right = (np.minimum(1, 2 * count.mean() / np.maximum(count, 1)) for count in counts)
+    share = sampled.nnz / (m * n) if share is None else share
+    left, right = (
+        np.minimum(1, 2 * count.mean() / np.maximum(count, 1))[:, None]
+        for count in (sampled.counts(transposed)[0] for transposed in (False, True))
+    )
     rng = np.random.default_rng(seed)
-    width = min(rank + 5, m, n)
-    block = rng.standard_normal((n, width))
+    block = rng.standard_normal((n, min(rank + 5, m, n)))
     for _ in range(passes):
-        block = np.linalg.qr(left[:, None] * (matrix @ (right[:, None] * block)))[0]
-        block = np.linalg.qr(right[:, None] * (matrix.T @ (left[:, None] * block)))[0]
+        block = np.linalg.qr(left * sampled.times(right * block, change=change))[0]
+        block = np.linalg.qr(right * sampled.times(left * block, transposed=True, change=change))[0]
     # What a sample of the matrix loses, its size tells.
-    share = sampled.nnz / (m * n)
-    U, s, V = balanced_svd(left[:, None] * (matrix @ (right[:, None] * block)), block)
+    U, s, V = balanced_svd(left * sampled.times(right * block, change=change), block)
     root = np.sqrt(s[:rank] / share)
     return U[:, :rank] * root, V[:, :rank] * root
 
 
-def entry_weights(left: Array, robust: Robust | None, given: Array | None) -> Array | None:
-    """What each entry counts, by its residual: Huber's weights, or none beyond three standard deviations.
-
-    Parameters
-    ----------
-    left : (nnz,) array
-        Residuals; their median magnitude stands for the noise.
-    robust : {"huber", "trimmed"}, optional
-    given : (nnz,) array, optional
-        Weights to multiply them with.
+def reach(robust: Loss, left: Array) -> float:
+    """From which size on a residual counts less: by the noise, for which their median magnitude stands.
 
     Examples
     --------
-    >>> entry_weights(np.array([1.0, -1.0, 1.0, 50.0]), "trimmed", None).tolist()
-    [1.0, 1.0, 1.0, 0.0]
+    >>> round(reach("trimmed", np.array([1.0, -1.0, 1.0, 50.0])), 2)
+    4.45
     """
-    if robust is None:
-        return given
-    size = np.abs(left)
-    sigma = max(MEDIAN * float(np.median(size)), 1e-300)
-    if robust == "huber":
-        weights = np.minimum(1.0, 1.345 * sigma / np.maximum(size, 1e-300))
-    else:
-        weights = (size <= 3 * sigma).astype(np.float64)
-    return weights if given is None else weights * given
+    sigma = max(MEDIAN * float(np.median(np.abs(left))), 1e-300)
+    return (1.345 if robust == "huber" else 3.0) * sigma
 
 
 def accuracy(sweep: int) -> float:
@@ -158,82 +154,89 @@ def accuracy(sweep: int) -> float:
     return max(0.1 * 0.5**sweep, 1e-10)
 
 
-def sweeps(
-    entries: Entries,
-    sampled: Sampled,
-    start: Factors,
-    options: AltMin,
-    *,
-    regularization: float = 0.0,
-    bias: bool = False,
-    robust: Robust | None = None,
-) -> Iterator[tuple[Factors, Array]]:
-    """Sweep after sweep, from factors on.
+@dataclass(frozen=True)
+class Objective:
+    r"""What is minimised beside the squares of the known entries.
 
-    Parameters
+    Attributes
     ----------
-    entries : Entries
-    sampled : Sampled
-        Of their places.
-    start : Factors
-    options : AltMin
     regularization : float
-        Lambda of ``Sampled.solve_rows``.
+        :math:`\lambda` of `RowProblems`.
     bias : bool
         Fit biases too.
     robust : {"huber", "trimmed"}, optional
         ``"trimmed"`` begins with five sweeps of Huber's weights.
+    unobserved : float
+        The weight of a zero for each entry that is not known.
+    nonnegative : bool
+        Both factors.
+    """
+
+    regularization: float = 0.0
+    bias: bool = False
+    robust: Loss | None = None
+    unobserved: float = 0.0
+    nonnegative: bool = False
+
+
+def sweeps(
+    sampled: Sampled, start: Factors, options: AltMin, objective: Objective, probe: Entries
+) -> Iterator[tuple[Factors, float]]:
+    """Sweep after sweep, from factors on.
+
+    Parameters
+    ----------
+    sampled : Sampled
+    start : Factors
+    options : AltMin
+    objective : Objective
+    probe : Entries
+        Some of those that are fitted, from which the noise is estimated.
 
     Yields
     ------
     factors : Factors
-    left : (nnz,) array
-        The residuals at the entries.
+    error : float
+        Norm of the residuals at the entries.
     """
-    rank = start.U.shape[1]
+    rank = start.U.shape[1] + objective.bias
     solver: RowSolver = options.solver if options.solver != "auto" else "exact" if rank < 16 else "cg"
-    now, left, number = start, entries.values - start.at(entries), 0
+    now, number = start, 0
     while True:
-        kind: Robust | None = "huber" if robust == "trimmed" and number < 5 else robust
-        weights = entry_weights(left, kind, entries.weights)
-        rows: dict[str, Any] = {"solver": solver, "steps": options.steps}
+        how = RowProblems(
+            solver,
+            options.steps,
+            ridge=objective.regularization,
+            unobserved=objective.unobserved,
+            nonnegative=objective.nonnegative,
+        )
         if solver == "sketch":
-            rows |= {"steps": 100, "rtol": accuracy(number), "seed": number}
-        for transposed in (False, True):
-            now = _half(now, entries.values, sampled, transposed, bias, weights, regularization, rows)
-        left = sampled.residual(entries.values - now.mean, now.U, now.V, now.row_bias, now.col_bias)
+            how = replace(how, steps=100, rtol=accuracy(number), seed=number)
+        if objective.nonnegative:
+            how = replace(how, steps=max(options.steps, 5))
+        if objective.robust is not None:
+            loss: Loss = "huber" if number < 5 else objective.robust
+            how = replace(how, loss=loss, reach=reach(loss, probe.values - now.at(probe)))
+        now, _ = _half(now, sampled, False, objective.bias, how)
+        now, squares = _half(now, sampled, True, objective.bias, how)
         number += 1
-        yield now, left
+        yield now, float(np.sqrt(squares))
 
 
 def _half(
-    now: Factors,
-    values: Array,
-    sampled: Sampled,
-    transposed: bool,
-    bias: bool,
-    weights: Array | None,
-    ridge: float,
-    rows: dict[str, Any],
-) -> Factors:
+    now: Factors, sampled: Sampled, transposed: bool, bias: bool, how: RowProblems
+) -> tuple[Factors, float]:
     """One factor by least squares, with its biases, the other held."""
     fixed, free = (now.U, now.V) if transposed else (now.V, now.U)
     own, other = (now.col_bias, now.row_bias) if transposed else (now.row_bias, now.col_bias)
     if bias:
         fixed = np.column_stack([fixed, np.ones(len(fixed))])
         free = np.column_stack([free, own])
-    found = sampled.solve_rows(
-        values - now.mean,
-        fixed,
-        free,
-        transposed=transposed,
-        offset=other,
-        weights=weights,
-        ridge=ridge,
-        **rows,
+    found, squares = sampled.solve_rows(
+        fixed, free, how, transposed=transposed, offset=other + now.mean, measure=transposed
     )
     if bias:
         found, own = found[:, :-1], found[:, -1].copy()
     if transposed:
-        return replace(now, V=found, col_bias=own)
-    return replace(now, U=found, row_bias=own)
+        return replace(now, V=found, col_bias=own), squares
+    return replace(now, U=found, row_bias=own), squares

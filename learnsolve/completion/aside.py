@@ -29,11 +29,10 @@ def keep_aside(known: Entries, share: float | None, rank: int, seed: int) -> tup
     wanted = min(-(-known.nnz // 50), 10_000) if share is None else int(share * known.nnz)
     if wanted == 0:
         return known, None
-    order = np.random.default_rng(seed).permutation(known.nnz)
+    order = np.random.default_rng(seed).choice(known.nnz, min(known.nnz, 20 * wanted), replace=False)
     spare = [np.bincount(index, minlength=size) - rank - 1 for index, size in zip(
         (known.rows, known.cols), known.shape, strict=True)]  # fmt: skip
     # Of the first so many of a row in this order, that many can be spared; those of both a row and a column.
-    order = order[: min(known.nnz, 20 * wanted)]
     chosen = order[
         (turns(known.rows[order]) < spare[0][known.rows[order]])
         & (turns(known.cols[order]) < spare[1][known.cols[order]])
@@ -43,3 +42,15 @@ def keep_aside(known: Entries, share: float | None, rank: int, seed: int) -> tup
     kept = np.ones(known.nnz, bool)
     kept[chosen] = False
     return known.some(kept), known.some(np.sort(chosen))
+
+
+def some_of(known: Entries, most: int = 100_000) -> Entries:
+    """So many entries, evenly spread.
+
+    Examples
+    --------
+    >>> from learnsolve.completion.entries import as_entries
+    >>> some_of(as_entries(np.ones((50, 40))), 10).nnz
+    10
+    """
+    return known.some(np.linspace(0, known.nnz - 1, min(known.nnz, most)).astype(np.int64))

@@ -7,6 +7,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from learnsolve.kernels.places_numba import merged, rising
+from learnsolve.operators.sampled import sorted_places
+
 Duplicates = Literal["average", "refuse"]
 
 
@@ -16,15 +19,16 @@ class Entries:
 
     Attributes
     ----------
-    rows, cols : (nnz,) int64 arrays
+    rows, cols : (nnz,) int32 arrays
+        By row, in a row by column; int64 if the shape asks for it.
     values : (nnz,) float64 array
     shape : (m, n)
     weights : (nnz,) float64 array, optional
         How much each counts.
     """
 
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
+    rows: NDArray[np.integer]
+    cols: NDArray[np.integer]
     values: NDArray[np.float64]
     shape: tuple[int, int]
     weights: NDArray[np.float64] | None = None
@@ -101,6 +105,9 @@ def as_entries(
             raise ValueError(f"there are {given.size} weights for {rows.size} entries")
         if not (np.isfinite(given).all() and (given > 0).all()):
             raise ValueError("weights must be positive and finite")
+    kind = np.int32 if max(shape) < 2**31 else np.int64
+    rows, cols = np.ascontiguousarray(rows, kind), np.ascontiguousarray(cols, kind)
+    values = np.ascontiguousarray(values, np.float64)
     return _distinct(Entries(rows, cols, values, shape, given), duplicates)
 
 
@@ -109,7 +116,7 @@ def _read(entries: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]
         if len(entries.shape) != 2:
             raise ValueError(f"the entries have {len(entries.shape)} axes; two are accepted")
         coo = entries.tocoo()
-        return coo.coords[0].astype(np.int64), coo.coords[1].astype(np.int64), _real(coo.data), coo.shape
+        return coo.coords[0], coo.coords[1], _real(coo.data), coo.shape
     if isinstance(entries, tuple):
         if len(entries) != 3:
             raise ValueError(f"there are {len(entries)} arrays; (rows, cols, values) are accepted")
@@ -119,7 +126,7 @@ def _read(entries: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]
         for name, index in (("rows", rows), ("cols", cols)):
             if index.size and not np.issubdtype(index.dtype, np.integer):
                 raise ValueError(f"{name} have dtype {index.dtype}; integers are accepted")
-        return rows.astype(np.int64), cols.astype(np.int64), _real(values), None
+        return rows, cols, _real(values), None
     masked = np.ma.isMaskedArray(entries)
     if not (masked or isinstance(entries, np.ndarray)):
         raise TypeError(
@@ -137,7 +144,7 @@ def _read(entries: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]
 def _real(values: NDArray[Any]) -> NDArray[np.float64]:
     if np.iscomplexobj(values) or values.dtype == object:
         raise ValueError(f"values have dtype {values.dtype}; real numbers are accepted")
-    return values.astype(np.float64)
+    return values.astype(np.float64, copy=False)
 
 
 def _shape(found: tuple[int, ...] | None, shape: tuple[int, int] | None) -> tuple[int, int]:
@@ -154,21 +161,16 @@ def _shape(found: tuple[int, ...] | None, shape: tuple[int, int] | None) -> tupl
 
 def _distinct(entries: Entries, duplicates: Duplicates) -> Entries:
     """In the order of rows, then columns; each place once."""
-    order = np.lexsort((entries.cols, entries.rows))
-    entries = entries.some(order)
-    rows, cols = entries.rows, entries.cols
-    first = np.empty(rows.size, bool)
-    first[0] = True
-    np.logical_or(rows[1:] != rows[:-1], cols[1:] != cols[:-1], out=first[1:])
-    if first.all():
+    if rising(entries.rows, entries.cols) < 0:
         return entries
-    if duplicates == "refuse":
-        p = int(np.flatnonzero(~first)[0])
-        raise ValueError(f"the entry at ({rows[p]}, {cols[p]}) comes twice; duplicates='average' takes means")
-    begins = np.flatnonzero(first)
-    weights = np.ones(rows.size) if entries.weights is None else entries.weights
-    total = np.add.reduceat(weights, begins)
-    means = np.add.reduceat(weights * entries.values, begins) / total
-    return Entries(
-        rows[begins], cols[begins], means, entries.shape, None if entries.weights is None else total
+    rows, cols, values, weights = sorted_places(
+        entries.rows, entries.cols, entries.values, entries.weights, entries.shape
     )
+    p = rising(rows, cols)
+    if p < 0:
+        return Entries(rows, cols, values, entries.shape, weights)
+    if duplicates == "refuse":
+        raise ValueError(f"the entry at ({rows[p]}, {cols[p]}) comes twice; duplicates='average' takes means")
+    left = merged(rows, cols, values, np.empty(0) if weights is None else weights)
+    weights = None if weights is None else weights[:left]
+    return Entries(rows[:left], cols[:left], values[:left], entries.shape, weights)

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Robust, spectral, sweeps
+from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Objective, spectral, sweeps
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.irls import irls
 from learnsolve.completion.result import Completion, balanced_svd
 from learnsolve.completion.theory import RobustAltMin, split_sweeps
-from learnsolve.operators.sampled import Sampled
+from learnsolve.operators.sampled import InMemory, Lines, Sampled
 from learnsolve.result import Status
 
 Array = NDArray[np.float64]
@@ -54,58 +54,82 @@ class Progress:
 
 @dataclass
 class Run:
-    """A completion under way."""
+    """A completion under way.
+
+    ``fit`` are the entries in memory, if they are there; ``probe`` some of those that are fitted.
+    """
 
     method: str
-    fit: Entries
-    aside: Entries | None
     sampled: Sampled
+    fit: Entries | None
+    probe: Entries
+    aside: Entries | None
     options: AltMin | RobustAltMin
+    objective: Objective
     rtol: float
     maxiter: int
-    regularization: float
-    bias: bool
-    robust: Robust | None
     seed: int
     deadline: float | None
     callback: Callable[[Progress], Any] | None
 
     def __post_init__(self) -> None:
-        self.size = float(np.linalg.norm(self.fit.values))
+        counted = [self.sampled.counts(transposed) for transposed in (False, True)]
+        self.counts, self.squares = [count for count, _ in counted], [square for _, square in counted]
+        self.size = float(np.sqrt(self.squares[0].sum()))
         self.observed: list[float] = []
         self.held_out: list[float] = []
-        self.extras: dict[str, Any] = {"fitted_entries": self.fit.nnz}
+        self.extras: dict[str, Any] = {"fitted_entries": self.sampled.nnz}
         self.factors = self._nothing(1)
 
     def _nothing(self, rank: int) -> Factors:
-        m, n = self.fit.shape
-        mean = float(np.average(self.fit.values, weights=self.fit.weights)) if self.bias else 0.0
+        m, n = self.sampled.shape
+        mean = self.sampled.mean() if self.objective.bias else 0.0
         return Factors(np.zeros((m, rank)), np.zeros((n, rank)), mean, np.zeros(m), np.zeros(n))
 
     def start(self, rank: int) -> Factors:
         """Factors to begin with, of the entries or of random numbers."""
         empty = self._nothing(rank)
-        values = self.fit.values - empty.mean
-        if self.robust is not None:
+        bounds = (-np.inf, np.inf)
+        if self.objective.robust is not None:
+            values = self.probe.values - empty.mean
             middle = np.median(values)
             reach = 3 * MEDIAN * np.median(np.abs(values - middle))
-            values = np.clip(values, middle - reach, middle + reach)
-        if isinstance(self.options, AltMin) and self.options.initial == "random":
+            bounds = (middle - reach, middle + reach)
+        random = isinstance(self.options, AltMin) and self.options.initial == "random"
+        if random or self.objective.nonnegative:
             rng = np.random.default_rng(self.seed)
-            scale = float(np.sqrt(np.sqrt(np.mean(np.square(values)) / rank)))
-            U, V = (scale * rng.standard_normal((size, rank)) for size in self.fit.shape)
+            scale = float(np.sqrt(max(self._scale() ** 2 - empty.mean**2, 0.0) / rank) ** 0.5)
+            U, V = (scale * rng.standard_normal((size, rank)) for size in self.sampled.shape)
+            if self.objective.nonnegative:
+                U, V = np.abs(U), np.abs(V)
         else:
-            U, V = spectral(self.sampled, values, rank, self.seed)
+            plain = empty.mean == 0 and self.objective.robust is None
+            U, V = spectral(
+                self.sampled,
+                rank,
+                self.seed,
+                share=1.0 if self.objective.unobserved else None,
+                change=None if plain else lambda values: np.clip(values - empty.mean, *bounds),
+            )
         return Factors(U, V, empty.mean, empty.row_bias, empty.col_bias)
 
     def begin(self, factors: Factors) -> None:
         """Take factors, and begin the history with them."""
         self.factors = factors
         self.observed, self.held_out = [], []
-        self._note(self.fit.values - factors.at(self.fit))
+        self._note(self._error())
 
-    def _note(self, left: Array) -> None:
-        self.observed.append(float(np.linalg.norm(left)))
+    def _left(self) -> Iterator[tuple[Lines, Array]]:
+        """The residuals, in blocks of rows."""
+        now = self.factors
+        return self.sampled.residual(now.U, now.V, now.row_bias + now.mean, now.col_bias)
+
+    def _error(self) -> float:
+        """Norm of the residuals."""
+        return float(np.sqrt(sum(float(left @ left) for _, left in self._left())))
+
+    def _note(self, error: float) -> None:
+        self.observed.append(error)
         self.held_out.append(self._aside())
 
     def _aside(self) -> float:
@@ -113,51 +137,41 @@ class Run:
         if self.aside is None:
             return float("nan")
         left = self.aside.values - self.factors.at(self.aside)
-        if self.robust is not None:
+        if self.objective.robust is not None:
             return MEDIAN * float(np.median(np.abs(left)))
         return float(np.sqrt(np.mean(np.square(left))))
 
-    def _sweeps(self) -> Iterator[tuple[Factors, Array]]:
+    def _sweeps(self) -> Iterator[tuple[Factors, float]]:
         if isinstance(self.options, RobustAltMin):
-            rank = self.factors.U.shape[1]
-            return split_sweeps(self.fit, self.sampled, rank, self.options, self.seed)
-        return sweeps(
-            self.fit,
-            self.sampled,
-            self.factors,
-            self.options,
-            regularization=self.regularization,
-            bias=self.bias,
-            robust=self.robust,
-        )
+            assert self.fit is not None
+            return split_sweeps(self.fit, self.factors.U.shape[1], self.options, self.seed)
+        return sweeps(self.sampled, self.factors, self.options, self.objective, self.probe)
 
     def grow(self) -> None:
         """Raise the rank by one, with the first singular vectors of what is left, while it helps."""
-        best, errors = None, []
-        ceiling = min(LARGEST_RANK, max(1, self.fit.nnz // (2 * sum(self.fit.shape))), *self.fit.shape)
+        assert isinstance(self.sampled, InMemory)
+        best, errors, shape = None, [], self.sampled.shape
+        ceiling = min(LARGEST_RANK, max(1, self.sampled.nnz // (2 * sum(shape))), *shape)
         self.begin(self.start(1))
         for rank in range(1, ceiling + 1):
             now = np.inf
-            for count, (factors, left) in enumerate(self._sweeps(), start=1):
-                self.factors, before = factors, now
-                now = float(np.linalg.norm(left))
+            for count, (factors, error) in enumerate(self._sweeps(), start=1):
+                self.factors, before, now = factors, now, error
                 # At the rank of exact entries the error goes on falling.
                 done = count >= 10 and now > 0.8 * before
                 if done or now <= self.rtol * self.size or count == 100 or not np.isfinite(now):
                     break
-            error = self._aside()
-            errors.append(error)
-            if best is None or error < 0.98 * best[0]:
-                best = (error, rank, self.factors)
-            if now <= self.rtol * self.size or rank - best[1] >= 2 or not np.isfinite(error):
+            aside = self._aside()
+            errors.append(aside)
+            if best is None or aside < 0.98 * best[0]:
+                best = (aside, rank, self.factors)
+            if now <= self.rtol * self.size or rank - best[1] >= 2 or not np.isfinite(aside):
                 break
-            u, v = spectral(self.sampled, left, 1, self.seed)
-            self.factors = Factors(
-                np.column_stack([self.factors.U, u]),
-                np.column_stack([self.factors.V, v]),
-                self.factors.mean,
-                self.factors.row_bias,
-                self.factors.col_bias,
+            u, v = spectral(self.sampled.holding(*(left for _, left in self._left())), 1, self.seed)
+            self.factors = replace(
+                self.factors,
+                U=np.column_stack([self.factors.U, u]),
+                V=np.column_stack([self.factors.V, v]),
             )
         assert best is not None
         self.extras["held_out_by_rank"] = errors
@@ -165,7 +179,7 @@ class Run:
 
     def _scale(self) -> float:
         """Root of the mean square of the observed values."""
-        return self.size / np.sqrt(self.fit.nnz)
+        return self.size / np.sqrt(self.sampled.nnz)
 
     def sweep(self) -> Status:
         """Sweep until the end; says how it ended."""
@@ -175,16 +189,16 @@ class Run:
             return self.polish()
         status = self._swept()
         stalled = status is Status.OVERFITTED or (status is Status.MAXITER and len(self.observed) > WINDOW)
-        freedom = self.factors.U.shape[1] * (sum(self.fit.shape) - self.factors.U.shape[1])
+        freedom = self.factors.U.shape[1] * (sum(self.sampled.shape) - self.factors.U.shape[1])
         # So few exact entries may have stalled where it looks like noise.
-        doubted = self.extras.get("ended") == "settled" and self.fit.nnz < DOUBTED * freedom
+        doubted = self.extras.get("ended") == "settled" and self.sampled.nnz < DOUBTED * freedom
         return self.polish(status) if (stalled or doubted) and self._polishes() else status
 
     def _polishes(self) -> bool:
         """Whether `irls` knows all that the problem has, and is not too much work."""
         rank = self.factors.U.shape[1]
-        plain = not (self.bias or self.regularization or self.robust or self.fit.weights is not None)
-        small = rank < min(self.fit.shape) and self.fit.nnz * rank <= POLISHED
+        plain = self.objective == Objective() and self.fit is not None and self.fit.weights is None
+        small = rank < min(self.sampled.shape) and self.sampled.nnz * rank <= POLISHED
         return self.method == "auto" and plain and small
 
     def polish(self, status: Status | None = None) -> Status:
@@ -192,6 +206,7 @@ class Run:
 
         ``status`` is how alternating minimization ended, if it was tried.
         """
+        assert self.fit is not None
         before, rank = self.observed[-1], self.factors.U.shape[1]
         began = len(self.observed) - 1
 
@@ -229,12 +244,12 @@ class Run:
 
     def _swept(self) -> Status:
         """Alternating minimization until its end."""
-        for factors, left in self._sweeps():
-            if not np.isfinite(left).all():
+        for factors, error in self._sweeps():
+            if not np.isfinite(error):
                 return Status.NONFINITE
             self.factors = factors
-            self._note(left)
-            number, error = len(self.observed) - 1, self.observed[-1]
+            self._note(error)
+            number = len(self.observed) - 1
             progress = Progress(number, error / self.size, self.held_out[-1], factors.U.shape[1])
             if self.callback is not None and self.callback(progress):
                 return Status.STOPPED
@@ -262,37 +277,35 @@ class Run:
         if self.aside is None:
             return False
         error = self.held_out[-1]
-        inside = self.observed[-1] / np.sqrt(self.fit.nnz)
-        if self.robust is not None:
-            left = self.fit.values - self.factors.at(self.fit)
+        inside = self.observed[-1] / np.sqrt(self.sampled.nnz)
+        if self.objective.robust is not None:
+            left = self.probe.values - self.factors.at(self.probe)
             inside = MEDIAN * float(np.median(np.abs(left)))
         allowed = max(GENERALISES * inside, 10 * self.rtol * self._scale())
-        constant = float(np.sqrt(np.mean(np.square(self.aside.values - self.fit.values.mean()))))
+        constant = float(np.sqrt(np.mean(np.square(self.aside.values - self.probe.values.mean()))))
         return bool(error > allowed or (error > constant and error > 10 * self.rtol * self._scale()))
 
     def _spikes(self) -> tuple[int, int]:
         """Rows and columns that are far larger as a whole than where they are known: nothing holds them."""
-        if self.bias:
+        if self.objective.bias:
             return 0, 0
-        found = []
-        for own, other, index in (
-            (self.factors.U, self.factors.V, self.fit.rows),
-            (self.factors.V, self.factors.U, self.fit.cols),
-        ):
+        found, U, V = [], self.factors.U, self.factors.V
+        for own, other, counts, squares in zip((U, V), (V, U), self.counts, self.squares, strict=True):
             whole = np.einsum("ic,cd,id->i", own, other.T @ other / len(other), own, optimize=True)
-            squares = np.bincount(index, np.square(self.fit.values), len(own))
-            counts = np.bincount(index, minlength=len(own))
             known = squares / np.maximum(counts, 1)
             found.append(int(np.sum((counts > 0) & (whole > SPIKE**2 * known + 1e-12 * self._scale() ** 2))))
         return found[0], found[1]
 
     def result(self, status: Status, seconds: float) -> Completion:
         """What the run came to; the factors share the singular values evenly."""
-        u, s, v = balanced_svd(self.factors.U, self.factors.V)
-        root = np.sqrt(s)
+        x = self.factors.U, self.factors.V
+        if not self.objective.nonnegative:
+            u, s, v = balanced_svd(*x)
+            root = np.sqrt(s)
+            x = u * root, v * root
         last = self.observed[-1]
         return Completion(
-            x=(u * root, v * root),
+            x=x,
             status=status,
             iterations=len(self.observed) - 1,
             residuals=np.array(self.observed),

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from learnsolve.completion.altmin import AltMin, Factors, Robust
-from learnsolve.completion.aside import keep_aside
-from learnsolve.completion.entries import Duplicates, Entries, as_entries
+from learnsolve.completion.altmin import AltMin, Factors, Objective
+from learnsolve.completion.aside import keep_aside, some_of
+from learnsolve.completion.entries import Duplicates, as_entries
 from learnsolve.completion.result import Completion
 from learnsolve.completion.run import Progress, Run
 from learnsolve.completion.theory import RobustAltMin
-from learnsolve.operators.sampled import Sampled
+from learnsolve.operators.sampled import InMemory, Loss
 from learnsolve.result import ConvergenceWarning, SolveError, Status
 
 # What to do, where the word of `Status` is for linear systems.
@@ -34,7 +35,9 @@ def complete(
     regularization: float = 0.0,
     bias: bool = False,
     weights: Any = None,
-    robust: Robust | None = None,
+    unobserved: float = 0.0,
+    nonnegative: bool = False,
+    robust: Loss | None = None,
     x0: Completion | tuple[Any, Any] | None = None,
     held_out: float | None = None,
     duplicates: Duplicates = "average",
@@ -75,6 +78,12 @@ def complete(
         Add a mean and a number for each row and each column to the model.
     weights : array, optional
         Positive, one for each entry in the order of ``entries``.
+    unobserved : float
+        For implicit feedback, where what is not known counts as zero: with this weight, beside which those of
+        the entries are the confidence. The penalty of a row is then :math:`\lambda |u_i|^2`, and by default
+        nothing is kept aside.
+    nonnegative : bool
+        Only factors without negative numbers.
     robust : {"huber", "trimmed"}, optional
         For entries that are grossly wrong: count an entry the less, the larger its residual is, or not at
         all beyond three standard deviations, which are estimated by the median.
@@ -126,30 +135,33 @@ def complete(
     (True, np.float64(6.0))
     """
     began = time.perf_counter()
-    known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
-    options = _checked(
-        known, rank, method, bias, weights, x0, rtol, maxiter, regularization, robust, held_out, timeout
-    )
-    given = None if x0 is None else _given(x0, known.shape, rank)
-    limit = rank if given is None else given.U.shape[1]
-    fit, aside = keep_aside(known, held_out, limit or 1, seed)
-    sampled = Sampled(fit.rows, fit.cols, fit.shape)
-    name = method if isinstance(method, str) else "altmin"
-    run = Run(
-        name,
-        fit, aside, sampled, options, rtol, maxiter, regularization, bias, robust, seed,
-        None if timeout is None else began + timeout, callback,
-    )  # fmt: skip
-    if given is not None:
-        run.begin(given)
-    elif rank is not None:
-        run.begin(run.start(rank))
-    elif aside is None:
-        raise ValueError("the rank is found by entries kept aside: held_out must leave some, or give a rank")
-    else:
-        run.grow()
-    status = run.sweep()
-    result = run.result(status, time.perf_counter() - began)
+    objective = Objective(regularization, bias, robust, unobserved, nonnegative)
+    with threadpool_limits(1, "blas"):
+        known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
+        options = _checked(
+            known.shape, rank, method, objective, weights, x0, rtol, maxiter, held_out, timeout
+        )
+        given = None if x0 is None else _given(x0, known.shape, rank)
+        limit = rank if given is None else given.U.shape[1]
+        fit, aside = keep_aside(known, 0.0 if unobserved and held_out is None else held_out, limit or 1, seed)
+        run = Run(
+            method if isinstance(method, str) else "altmin",
+            InMemory(fit.rows, fit.cols, fit.values, fit.shape, fit.weights),
+            fit, some_of(fit), aside, options, objective, rtol, maxiter, seed,
+            None if timeout is None else began + timeout, callback,
+        )  # fmt: skip
+        if given is not None:
+            run.begin(given)
+        elif rank is not None:
+            run.begin(run.start(rank))
+        elif aside is None:
+            raise ValueError(
+                "the rank is found by entries kept aside: held_out must leave some, or give a rank"
+            )
+        else:
+            run.grow()
+        status = run.sweep()
+        result = run.result(status, time.perf_counter() - began)
     if not result.success:
         if check:
             raise SolveError(result)
@@ -158,42 +170,45 @@ def complete(
 
 
 def _checked(
-    known: Entries,
+    shape: tuple[int, int],
     rank: int | None,
     method: str | AltMin | RobustAltMin,
-    bias: bool,
+    objective: Objective,
     weights: Any,
     x0: Any,
     rtol: float,
     maxiter: int,
-    regularization: float,
-    robust: str | None,
     held_out: float | None,
     timeout: float | None,
 ) -> AltMin | RobustAltMin:
     """Refuse options that make no sense; returns those of the sweeps."""
-    most = min(known.shape)
+    most = min(shape)
     if rank is not None and not 1 <= rank <= most:
-        raise ValueError(f"rank is {rank}; 1 to {most} are accepted for the shape {known.shape}")
+        raise ValueError(f"rank is {rank}; 1 to {most} are accepted for the shape {shape}")
     if not (isinstance(method, AltMin | RobustAltMin) or method in ("auto", "altmin", "irls")):
         raise ValueError(f"method is {method!r}; 'auto', 'altmin', 'irls', AltMin, RobustAltMin are accepted")
-    if method == "irls" and (
-        rank is None or rank == most or any((bias, weights is not None, x0 is not None))
-    ):
-        raise ValueError("irls takes a rank below both sides of the matrix, and no bias, weights or x0")
-    if method == "irls" and (robust is not None or regularization):
-        raise ValueError("irls takes no robust and no regularization")
-    plain = (rank is None, bias, weights is not None, x0 is not None, robust is not None, regularization)
-    if isinstance(method, RobustAltMin) and any(plain):
-        raise ValueError("RobustAltMin takes a rank, and no bias, weights, x0, robust or regularization")
+    for name in ("regularization", "unobserved"):
+        value = getattr(objective, name)
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}; a number that is not negative is accepted")
+    if objective.robust not in (None, "huber", "trimmed"):
+        raise ValueError(f"robust is {objective.robust!r}; None, 'huber' and 'trimmed' are accepted")
+    if objective.bias and (objective.unobserved or objective.nonnegative):
+        raise ValueError("bias goes neither with unobserved nor with nonnegative")
+    if objective.unobserved and objective.robust is not None:
+        raise ValueError("robust does not go with unobserved")
+    if objective.unobserved and rank is None and x0 is None:
+        raise ValueError("with unobserved, rank must be given")
+    if method == "irls" or isinstance(method, RobustAltMin):
+        special = (rank is None, weights is not None, x0 is not None, objective != Objective())
+        if any(special):
+            raise ValueError(f"{method} takes a rank, and no weights, x0, penalty, bias or other loss")
+    if method == "irls" and rank == most:
+        raise ValueError(f"irls takes a rank below {most}, the shorter side")
     if not rtol > 0:
         raise ValueError(f"rtol is {rtol}; a positive number is accepted")
     if maxiter < 1:
         raise ValueError(f"maxiter is {maxiter}; a positive number is accepted")
-    if not (np.isfinite(regularization) and regularization >= 0):
-        raise ValueError(f"regularization is {regularization}; a number that is not negative is accepted")
-    if robust not in (None, "huber", "trimmed"):
-        raise ValueError(f"robust is {robust!r}; None, 'huber' and 'trimmed' are accepted")
     if held_out is not None and not 0 <= held_out < 1:
         raise ValueError(f"held_out is {held_out}; a share from 0 to 1 is accepted")
     if timeout is not None and not timeout > 0:

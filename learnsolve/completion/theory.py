@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from learnsolve.completion.altmin import Factors, accuracy, spectral
 from learnsolve.completion.entries import Entries
-from learnsolve.operators.sampled import Sampled
+from learnsolve.operators.sampled import InMemory, RowProblems
 
 Array = NDArray[np.float64]
 
@@ -56,42 +56,40 @@ class RobustAltMin:
 
 
 def split_sweeps(
-    entries: Entries, sampled: Sampled, rank: int, options: RobustAltMin, seed: int
-) -> Iterator[tuple[Factors, Array]]:
+    entries: Entries, rank: int, options: RobustAltMin, seed: int
+) -> Iterator[tuple[Factors, float]]:
     """The sweeps of `RobustAltMin`.
 
     Yields
     ------
     factors : Factors
-    left : (nnz,) array
-        The residuals at all entries.
+    error : float
+        Norm of the residuals at all entries.
     """
     m, n = entries.shape
     turn = np.random.default_rng(seed).integers(2 * options.sweeps + 1, size=entries.nnz)
-    part = entries.some(turn == 0)
-    U = spectral(Sampled(part.rows, part.cols, part.shape), part.values, rank, seed)[0]
+    U = spectral(_part(entries, turn == 0), rank, seed)[0]
     U = clipped(np.linalg.qr(U)[0], options.incoherence)
     V = np.zeros((n, rank))
     for sweep in range(options.sweeps):
+        how = RowProblems("sketch", steps=100, rtol=accuracy(sweep), seed=seed + sweep)
         for transposed in (True, False):
-            part = entries.some(turn == 2 * sweep + 2 - transposed)
             fixed, free = (U, V) if transposed else (V, U)
-            found = Sampled(part.rows, part.cols, part.shape).solve_rows(
-                part.values,
-                np.linalg.qr(fixed)[0],
-                np.zeros_like(free),
-                transposed=transposed,
-                solver="sketch",
-                steps=100,
-                rtol=accuracy(sweep),
-                seed=seed + sweep,
+            found, _ = _part(entries, turn == 2 * sweep + 2 - transposed).solve_rows(
+                np.linalg.qr(fixed)[0], np.zeros_like(free), how, transposed=transposed
             )
             if transposed:
                 V = np.linalg.qr(found)[0]
             else:
                 U = found
         now = Factors(U, V, 0.0, np.zeros(m), np.zeros(n))
-        yield now, sampled.residual(entries.values, U, V)
+        yield now, float(np.linalg.norm(entries.values - now.at(entries)))
+
+
+def _part(entries: Entries, chosen: NDArray[np.bool_]) -> InMemory:
+    """Of the entries those of a mask."""
+    part = entries.some(chosen)
+    return InMemory(part.rows, part.cols, part.values, part.shape)
 
 
 def clipped(U: Array, incoherence: float) -> Array:

@@ -1,181 +1,363 @@
 """A matrix of low rank seen at sampled places only."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from learnsolve.kernels import sampled_numba
+from learnsolve.kernels import places_numba, rows_numba, sampled_numba
 from learnsolve.kernels.threads import threads
 
 Array = NDArray[np.float64]
 RowSolver = Literal["exact", "cg", "sketch"]
+Loss = Literal["huber", "trimmed"]
+LOSSES = {None: 0, "huber": 1, "trimmed": 2}
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Sampled places by line: the rows of a matrix, or its columns.
+    """Sampled entries by line: consecutive rows of a matrix, or columns.
 
     Attributes
     ----------
+    first : int
+        The first of the lines.
     indptr : (lines + 1,) int64 array
         Where each line begins.
-    indices : (nnz,) int32 array
+    indices : (nnz,) integer array
         The place in its line of each entry, rising.
-    order : (nnz,) int64 array
-        Which of the entries, in the order in which they were given, stands here.
+    values : (nnz,) float64 array
+    weights : (nnz,) float64 array
+        Empty if all are one.
     """
 
+    first: int
     indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    order: NDArray[np.int64]
+    indices: NDArray[np.integer]
+    values: Array
+    weights: Array
+
+    @property
+    def part(self) -> slice:
+        """Which lines these are."""
+        return slice(self.first, self.first + self.indptr.size - 1)
 
 
-def lines_of(major: NDArray[np.integer], minor: NDArray[np.integer], shape: tuple[int, int]) -> Lines:
-    """Sort places by line."""
-    numbers = np.arange(major.size, dtype=np.int64)
-    matrix = scipy.sparse.coo_array((numbers, (major, minor)), shape=shape).tocsr()
-    matrix.sort_indices()
-    indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    return Lines(indptr, indices, matrix.data)
+@dataclass(frozen=True)
+class RowProblems:
+    r"""How the least-squares problems of all rows, or columns, are posed and solved.
 
+    For row ``i`` with entries :math:`\Omega_i` it minimises over :math:`u_i`
 
-class Sampled:
-    """Where a matrix is known, and what can be done there with a product ``U V^T``.
+    .. math:: \sum_{j \in \Omega_i} w_{ij} \rho(x_{ij} - o_j - u_i \cdot f_j)
+        + \omega \sum_{j \notin \Omega_i} (u_i \cdot f_j)^2 + \lambda n_i |u_i|^2
 
-    Parameters
+    with :math:`n_i` the number of its entries, or 1 if :math:`\omega > 0`.
+
+    Attributes
     ----------
-    rows, cols : (nnz,) integer arrays
-        The places, each at most once.
-    shape : (m, n)
-
-    Examples
-    --------
-    >>> sampled = Sampled(np.array([0, 1, 1]), np.array([1, 0, 1]), (2, 2))
-    >>> U, V = np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])
-    >>> sampled.residual(np.array([4.0, 6.0, 9.0]), U, V)
-    array([0., 0., 1.])
+    solver : {"exact", "cg", "sketch"}
+        Cholesky's factors of the normal equations; or steps of conjugate gradients from what is given,
+        preconditioned by the Gram matrix of all features (of a row with many entries drawn at random the own
+        one is close to it); or as many as ``rtol`` asks for, preconditioned by the row's own Gram matrix
+        after its entries were added up with random signs in ``4 k`` buckets (a CountSketch).
+    steps : int
+        Most steps of conjugate gradients.
+    rtol : float
+        What the gradient of a row is to be reduced to.
+    seed : int
+        Of the sketches.
+    ridge : float
+        :math:`\lambda`.
+    unobserved : float
+        :math:`\omega`.
+    loss : {"huber", "trimmed"}, optional
+        :math:`\rho`: squares; or Huber's with a bend at ``reach``, or none beyond ``reach``, both by weights
+        at the residuals of what is given.
+    reach : float
+    nonnegative : bool
+        Over vectors that are not negative, by ``steps`` rounds of coordinate descent.
     """
 
-    def __init__(self, rows: NDArray[np.integer], cols: NDArray[np.integer], shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.nnz = rows.size
-        self.by_row = lines_of(rows, cols, shape)
-        self.by_column = lines_of(cols, rows, (shape[1], shape[0]))
+    solver: RowSolver = "exact"
+    steps: int = 2
+    rtol: float = 0.0
+    seed: int = 0
+    ridge: float = 0.0
+    unobserved: float = 0.0
+    loss: Loss | None = None
+    reach: float = 0.0
+    nonnegative: bool = False
+
+
+class Sampled(ABC):
+    """Known entries of a matrix, and what can be done at their places with a product ``U V^T``.
+
+    Attributes
+    ----------
+    shape : (m, n)
+    nnz : int
+    """
+
+    shape: tuple[int, int]
+    nnz: int
+
+    @abstractmethod
+    def blocks(self, transposed: bool = False) -> Iterator[Lines]:
+        """All rows, or columns, in blocks."""
 
     def residual(
-        self, values: Array, U: Array, V: Array, row_bias: Array | None = None, col_bias: Array | None = None
-    ) -> Array:
-        """``values - (U V^T)`` at the places, less the biases of rows and columns.
+        self, U: Array, V: Array, row_bias: Array | None = None, col_bias: Array | None = None
+    ) -> Iterator[tuple[Lines, Array]]:
+        """Blocks of rows, and of each the values less ``U V^T`` and the biases.
 
         Parameters
         ----------
-        values : (nnz,) array
-            In the order in which the places were given.
         U, V : (m, k) and (n, k) arrays
         row_bias, col_bias : (m,) and (n,) arrays, optional
+        """
+        offset, U, V = np.zeros(self.shape[1]) if col_bias is None else col_bias, _flat(U), _flat(V)
+        for lines in self.blocks():
+            left, out = lines.values, np.empty(lines.values.size)
+            if row_bias is not None:
+                left = left - np.repeat(row_bias[lines.part], np.diff(lines.indptr))
+            size = threads(left.size * U.shape[1])
+            sampled_numba.residual(lines.indptr, lines.indices, left, offset, U[lines.part], V, out, size)
+            yield lines, out
+
+    def times(
+        self, X: Array, transposed: bool = False, change: Callable[[Array], Array] | None = None
+    ) -> Array:
+        """The sparse matrix of the entries times ``X``, or its transpose times ``X``.
+
+        Parameters
+        ----------
+        X : (n, k) array
+            ``(m, k)`` if transposed.
+        transposed : bool
+        change : callable, optional
+            From an array of values to those that stand for them.
 
         Returns
         -------
-        (nnz,) array
+        (m, k) or (n, k) array
         """
-        lines = self.by_row
-        left, out = values[lines.order], np.empty(self.nnz)
-        if row_bias is not None:
-            left -= np.repeat(row_bias, np.diff(lines.indptr))
-        offset = np.zeros(self.shape[1]) if col_bias is None else col_bias
-        sampled_numba.residual(
-            lines.indptr, lines.indices, left, offset, _flat(U), _flat(V), out, threads(self.nnz)
-        )
-        found = np.empty(self.nnz)
-        found[lines.order] = out
-        return found
+        X = _flat(X)
+        out = np.empty((self.shape[int(transposed)], X.shape[1]))
+        for lines in self.blocks(transposed):
+            values = lines.values if change is None else change(lines.values)
+            size = threads(values.size * X.shape[1])
+            sampled_numba.rows_sum.parallel(lines.indptr, lines.indices, values, X, out[lines.part], size)
+        return out
 
-    def matrix(self, values: Array) -> scipy.sparse.csr_array:
-        """The sparse matrix of values at the places."""
-        lines = self.by_row
-        return scipy.sparse.csr_array((values[lines.order], lines.indices, lines.indptr), shape=self.shape)
+    def counts(self, transposed: bool = False) -> tuple[NDArray[np.int64], Array]:
+        """How many entries each row, or column, has, and the sums of their squares."""
+        counts = np.zeros(self.shape[int(transposed)], np.int64)
+        squares = np.zeros(counts.size)
+        for lines in self.blocks(transposed):
+            counts[lines.part] = np.diff(lines.indptr)
+            squares[lines.part] = np.add.reduceat(
+                np.append(np.square(lines.values), 0.0), np.minimum(lines.indptr[:-1], lines.values.size)
+            )
+        squares[counts == 0] = 0.0
+        return counts, squares
+
+    def mean(self) -> float:
+        """Of the values, weighted."""
+        total = weight = 0.0
+        for lines in self.blocks():
+            if lines.weights.size:
+                total, weight = (
+                    total + float(lines.values @ lines.weights),
+                    weight + float(lines.weights.sum()),
+                )
+            else:
+                total, weight = total + float(lines.values.sum()), weight + lines.values.size
+        return total / weight
 
     def solve_rows(
         self,
-        values: Array,
         features: Array,
         start: Array,
+        how: RowProblems | None = None,
         *,
         transposed: bool = False,
         offset: Array | None = None,
-        weights: Array | None = None,
-        ridge: float = 0.0,
-        solver: RowSolver = "exact",
-        steps: int = 2,
-        rtol: float = 0.0,
-        seed: int = 0,
-    ) -> Array:
-        r"""Least squares of every row (or column) of the values on the features of its places.
-
-        For row ``i`` it minimises :math:`\sum_j w_{ij} (x_{ij} - o_j - u_i \cdot f_j)^2 + \lambda n_i
-        |u_i|^2` over :math:`u_i`, where :math:`n_i` counts the row's entries. ``"cg"`` makes steps of
-        conjugate gradients from ``start``, preconditioned by the Gram matrix of all features: of a row with
-        many entries drawn at random the own one is close to it. ``"sketch"`` makes as many steps as ``rtol``
-        asks for, at most ``steps``, preconditioned by the row's own Gram matrix after its entries were added
-        up with random signs in ``4 k`` buckets (a CountSketch).
+        measure: bool = False,
+    ) -> tuple[Array, float]:
+        """Least squares of every row, or column, on the features of its places.
 
         Parameters
         ----------
-        values : (nnz,) array
-            In the order in which the places were given.
         features : (n, k) array
             ``(m, k)`` if transposed.
         start : (m, k) array
             ``(n, k)`` if transposed.
+        how : RowProblems, optional
         transposed : bool
             Solve for columns.
         offset : (n,) array, optional
             ``o``; ``(m,)`` if transposed.
-        weights : (nnz,) array, optional
-            ``w``, not negative.
-        ridge : float
-            Lambda.
-        solver : {"exact", "cg", "sketch"}
-        steps : int
-            Most steps of conjugate gradients.
-        rtol : float
-            What the gradient of a row is to be reduced to.
-        seed : int
-            Of the sketches.
+        measure : bool
+            Add up the squares of the residuals, which then are not weighted.
 
         Returns
         -------
-        array of the shape of ``start``
+        solution : array of the shape of ``start``
+        squares : float
+            NaN unless asked for.
         """
-        lines = self.by_column if transposed else self.by_row
+        how = how or RowProblems()
         n, k = features.shape
-        scale = max(float(np.abs(features).max()), 1e-300)
-        floor = max(np.sqrt(ridge), 1e-14 * scale)
-        R = np.asarray(np.linalg.qr(np.concatenate([features / np.sqrt(n), floor * np.eye(k)]), mode="r"))
-        # In the coordinates R u the Gram matrix of all features, ridge included, is n times the identity.
-        back = np.linalg.inv(R)
-        W, x = _flat(features @ back), _flat(start @ R.T)
-        given = (
-            lines.indptr,
-            lines.indices,
-            values[lines.order],
-            np.empty(0) if weights is None else weights[lines.order],
-            np.zeros(n) if offset is None else offset,
-            W,
-            _flat(ridge * (back.T @ back)),
-            x,
+        back, gram = _whitening(features, how)
+        W, x = _flat(features @ back), _flat(np.linalg.solve(back, start.T).T)
+        damping = back.T @ back
+        # With zeros everywhere else the penalty is one of the row, not of its entries.
+        ridge = np.zeros((k, k)) if how.unobserved else _flat(how.ridge * damping)
+        base = (
+            _flat(how.unobserved * (back.T @ gram @ back) + how.ridge * damping)
+            if how.unobserved
+            else ridge * 0
         )
-        if solver == "exact":
-            sampled_numba.rows_exact.parallel(*given, threads(self.nnz * k))
-        elif solver == "sketch":
-            sampled_numba.rows_sketched.parallel(*given, 4 * k, seed, rtol, steps, threads(self.nnz * k))
-        else:
-            sampled_numba.rows_cg.parallel(*given, steps, rtol, threads(self.nnz * k))
-        return x @ back.T
+        total = 0.0
+        for lines in self.blocks(transposed):
+            size = threads(lines.values.size * k)
+            squares = np.zeros(size if measure else 0)
+            given = (
+                lines.indptr, lines.indices, lines.values, lines.weights,
+                np.zeros(n) if offset is None else offset,
+                W, ridge, base, float(how.unobserved), LOSSES[how.loss], float(how.reach), x[lines.part],
+            )  # fmt: skip
+            if how.nonnegative:
+                rows_numba.rows_nonnegative.parallel(*given, how.steps, squares, size)
+            elif how.solver == "exact":
+                rows_numba.rows_exact.parallel(*given, squares, size)
+            else:
+                buckets, steps = (4 * k, how.steps) if how.solver == "sketch" else (0, how.steps)
+                rows_numba.rows_cg.parallel(*given, buckets, how.seed, how.rtol, steps, squares, size)
+            total += float(squares.sum())
+        return x @ back.T, total if measure else float("nan")
 
 
-def _flat(array: Array) -> Array:
+class InMemory(Sampled):
+    """Entries in memory, by row and by column.
+
+    Parameters
+    ----------
+    rows, cols : (nnz,) integer arrays
+        The places, each at most once, in any order.
+    values : (nnz,) array
+    shape : (m, n)
+    weights : (nnz,) array, optional
+
+    Examples
+    --------
+    >>> known = InMemory(np.array([0, 1, 1]), np.array([1, 0, 1]), np.array([4.0, 6.0, 9.0]), (2, 2))
+    >>> U, V = np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])
+    >>> [left.tolist() for _, left in known.residual(U, V)]
+    [[0.0, 0.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.integer],
+        cols: NDArray[np.integer],
+        values: Array,
+        shape: tuple[int, int],
+        weights: Array | None = None,
+    ) -> None:
+        self.shape, self.nnz = shape, rows.size
+        if places_numba.rising(rows, cols) >= 0:
+            rows, cols, values, weights = sorted_places(rows, cols, values, weights, shape)
+        self.by_row = Lines(
+            0,
+            places_numba.begins_of(rows, shape[0]),
+            cols,
+            values,
+            np.empty(0) if weights is None else weights,
+        )
+        self.by_column = turned(self.by_row, shape[1])
+
+    def holding(self, values: Array) -> "InMemory":
+        """Other values at the same places, in the order of rows."""
+        lines, (m, _) = self.by_row, self.shape
+        rows = np.repeat(np.arange(m, dtype=lines.indices.dtype), np.diff(lines.indptr))
+        return InMemory(rows, lines.indices, values, self.shape)
+
+    def blocks(self, transposed: bool = False) -> Iterator[Lines]:
+        """All of them at once."""
+        yield self.by_column if transposed else self.by_row
+
+    def matrix(self, values: Array | None = None) -> scipy.sparse.csr_array:
+        """The sparse matrix of the entries, or of others at their places, by row."""
+        lines = self.by_row
+        data = lines.values if values is None else values
+        return scipy.sparse.csr_array((data, lines.indices, lines.indptr), shape=self.shape)
+
+
+def sorted_places(
+    rows: NDArray[np.integer],
+    cols: NDArray[np.integer],
+    values: Array,
+    weights: Array | None,
+    shape: tuple[int, int],
+) -> tuple[NDArray[np.integer], NDArray[np.integer], Array, Array | None]:
+    """Entries by row, in a row by column; those of one place as they came."""
+    if sum(shape) > 1_000_000 + 20 * rows.size:
+        chosen = np.lexsort((cols, rows))
+        return rows[chosen], cols[chosen], values[chosen], None if weights is None else weights[chosen]
+    payload: NDArray[Any] = values if weights is None else np.arange(rows.size)
+    minor, turned_payload = np.empty_like(rows), np.empty_like(payload)
+    indptr = places_numba.begins_of(cols, shape[1])
+    places_numba.by_line(cols, rows, payload, indptr, minor, turned_payload)
+    begins = places_numba.begins_of(rows, shape[0])
+    found: NDArray[Any] = np.empty_like(cols)
+    order: NDArray[Any] = np.empty_like(payload)
+    places_numba.turned(indptr, minor, turned_payload, begins[:-1].copy(), found, order, 0)
+    lines: NDArray[Any] = np.repeat(np.arange(shape[0], dtype=rows.dtype), np.diff(begins))
+    if weights is None:
+        return lines, found, order, None
+    return lines, found, values[order], weights[order]
+
+
+def turned(lines: Lines, size: int) -> Lines:
+    """All rows as columns."""
+    indptr = places_numba.begins_of(lines.indices, size)
+    indices, values = np.empty_like(lines.indices), np.empty_like(lines.values)
+    places_numba.turned(
+        lines.indptr, lines.indices, lines.values, indptr[:-1].copy(), indices, values, lines.first
+    )
+    weights = lines.weights
+    if weights.size:
+        weights = np.empty_like(weights)
+        places_numba.turned(
+            lines.indptr, lines.indices, lines.weights, indptr[:-1].copy(), indices, weights, lines.first
+        )
+    return Lines(0, indptr, indices, values, weights)
+
+
+def _whitening(features: Array, how: RowProblems) -> tuple[Array, Array]:
+    """A triangle ``R^-1`` after which the Gram matrix of all features is ``n``, and that matrix before."""
+    n, k = features.shape
+    gram = features.T @ features
+    if how.nonnegative:
+        return np.eye(k), gram
+    scale = max(float(np.abs(features).max()), 1e-300)
+    floor = max(np.sqrt(how.ridge), 1e-14 * scale)
+    damped = gram / n + floor**2 * np.eye(k)
+    try:
+        root = np.linalg.cholesky(damped)
+        if root.diagonal().min() < 1e-5 * root.diagonal().max():
+            raise np.linalg.LinAlgError
+        R = root.T
+    except np.linalg.LinAlgError:
+        R = np.asarray(np.linalg.qr(np.concatenate([features / np.sqrt(n), floor * np.eye(k)]), mode="r"))
+    return np.linalg.inv(R), gram
+
+
+def _flat(array: Any) -> Array:
     return np.ascontiguousarray(array, dtype=np.float64)

@@ -4,6 +4,16 @@ from learnsolve.completion.altmin import AltMin
 from learnsolve.completion.result import Completion, error_of
 from learnsolve.completion.run import Progress
 from learnsolve.completion.solve import complete
+from learnsolve.completion.stored import StoredEntries, store_entries
 from learnsolve.completion.theory import RobustAltMin
 
-__all__ = ["AltMin", "Completion", "Progress", "RobustAltMin", "complete", "error_of"]
+__all__ = [
+    "AltMin",
+    "Completion",
+    "Progress",
+    "RobustAltMin",
+    "StoredEntries",
+    "complete",
+    "error_of",
+    "store_entries",
+]

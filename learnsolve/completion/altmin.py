@@ -180,7 +180,7 @@ class Objective:
 
 
 def sweeps(
-    sampled: Sampled, start: Factors, options: AltMin, objective: Objective, probe: Entries
+    sampled: Sampled, start: Factors, options: AltMin, objective: Objective, probe: Entries, number: int = 0
 ) -> Iterator[tuple[Factors, float]]:
     """Sweep after sweep, from factors on.
 
@@ -192,6 +192,8 @@ def sweeps(
     objective : Objective
     probe : Entries
         Some of those that are fitted, from which the noise is estimated.
+    number : int
+        How many sweeps there were before.
 
     Yields
     ------
@@ -201,7 +203,7 @@ def sweeps(
     """
     rank = start.U.shape[1] + objective.bias
     solver: RowSolver = options.solver if options.solver != "auto" else "exact" if rank < 16 else "cg"
-    now, number = start, 0
+    now = start
     while True:
         how = RowProblems(
             solver,

@@ -49,7 +49,7 @@ def as_entries(
     shape: tuple[int, int] | None = None,
     *,
     weights: Any = None,
-    duplicates: Duplicates = "average",
+    duplicates: Duplicates | Literal["keep"] = "average",
 ) -> Entries:
     """Read and check known entries.
 
@@ -62,8 +62,8 @@ def as_entries(
         Needed with ``(rows, cols, values)``.
     weights : (nnz,) array, optional
         Positive, one for each entry in the order in which they stand in ``entries``.
-    duplicates : {"average", "refuse"}
-        What to do if a place comes twice.
+    duplicates : {"average", "refuse", "keep"}
+        What to do if a place comes twice. With ``"keep"`` the entries stay in the order in which they came.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def as_entries(
     >>> found.rows.tolist(), found.cols.tolist(), found.values.tolist()
     ([0, 1], [0, 1], [1.0, 2.0])
     """
-    if duplicates not in ("average", "refuse"):
+    if duplicates not in ("average", "refuse", "keep"):
         raise ValueError(f"duplicates is {duplicates!r}; 'average' and 'refuse' are accepted")
     rows, cols, values, found = _read(entries)
     shape = _shape(found, shape)
@@ -159,18 +159,25 @@ def _shape(found: tuple[int, ...] | None, shape: tuple[int, int] | None) -> tupl
     return int(found[0]), int(found[1])
 
 
-def _distinct(entries: Entries, duplicates: Duplicates) -> Entries:
+def _distinct(entries: Entries, duplicates: Duplicates | Literal["keep"]) -> Entries:
     """In the order of rows, then columns; each place once."""
-    if rising(entries.rows, entries.cols) < 0:
+    if duplicates == "keep" or rising(entries.rows, entries.cols) < 0:
         return entries
     rows, cols, values, weights = sorted_places(
         entries.rows, entries.cols, entries.values, entries.weights, entries.shape
     )
+    return merge(Entries(rows, cols, values, entries.shape, weights), duplicates)
+
+
+def merge(entries: Entries, duplicates: Duplicates, first: int = 0) -> Entries:
+    """Sorted entries with each place once; the first row is to be called ``first``."""
+    rows, cols, values, weights = entries.rows, entries.cols, entries.values, entries.weights
     p = rising(rows, cols)
     if p < 0:
-        return Entries(rows, cols, values, entries.shape, weights)
+        return entries
     if duplicates == "refuse":
-        raise ValueError(f"the entry at ({rows[p]}, {cols[p]}) comes twice; duplicates='average' takes means")
+        i = first + rows[p]
+        raise ValueError(f"the entry at ({i}, {cols[p]}) comes twice; duplicates='average' takes means")
     left = merged(rows, cols, values, np.empty(0) if weights is None else weights)
     weights = None if weights is None else weights[:left]
     return Entries(rows[:left], cols[:left], values[:left], entries.shape, weights)

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from learnsolve.completion.entries import Entries
 from learnsolve.completion.irls import irls
 from learnsolve.completion.result import Completion, balanced_svd
 from learnsolve.completion.theory import RobustAltMin, split_sweeps
+from learnsolve.files import replacing
 from learnsolve.operators.sampled import InMemory, Lines, Sampled
 from learnsolve.result import Status
 
@@ -71,6 +74,7 @@ class Run:
     seed: int
     deadline: float | None
     callback: Callable[[Progress], Any] | None
+    checkpoint: Path | None
 
     def __post_init__(self) -> None:
         counted = [self.sampled.counts(transposed) for transposed in (False, True)]
@@ -80,6 +84,7 @@ class Run:
         self.held_out: list[float] = []
         self.extras: dict[str, Any] = {"fitted_entries": self.sampled.nnz}
         self.factors = self._nothing(1)
+        self.saved = (time.perf_counter(), 0.0)
 
     def _nothing(self, rank: int) -> Factors:
         m, n = self.sampled.shape
@@ -119,6 +124,45 @@ class Run:
         self.observed, self.held_out = [], []
         self._note(self._error())
 
+    def _described(self) -> str:
+        """What a checkpoint must agree with."""
+        about = (self.sampled.shape, self.sampled.nnz, self.size, self.options, self.objective, self.seed)
+        return repr(about)
+
+    def _save(self) -> None:
+        """Write the factors and the history, unless that was done not long ago."""
+        began = time.perf_counter()
+        last, took = self.saved
+        if self.checkpoint is None or began - last < 20 * took:
+            return
+        now = self.factors
+        with replacing(self.checkpoint) as part, open(part, "wb") as stream:
+            np.savez(
+                stream, U=now.U, V=now.V, mean=now.mean, row_bias=now.row_bias, col_bias=now.col_bias,
+                observed=self.observed, held_out=self.held_out, described=self._described(),
+            )  # fmt: skip
+        ended = time.perf_counter()
+        self.saved = (ended, ended - began)
+
+    def resumed(self) -> bool:
+        """Whether there was a checkpoint, from which the run now goes on."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return False
+        try:
+            with open(self.checkpoint, "rb") as stream, np.load(stream, allow_pickle=False) as held:
+                found = {name: held[name] for name in held.files}
+            described = str(found.pop("described"))
+            histories = [found.pop(name).tolist() for name in ("observed", "held_out")]
+            factors = Factors(mean=float(found.pop("mean")), **found)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise ValueError(f"{self.checkpoint} is no checkpoint of a completion") from error
+        if described != self._described():
+            raise ValueError(
+                f"{self.checkpoint} is of another run: {described}, and this is {self._described()}"
+            )
+        self.factors, (self.observed, self.held_out) = factors, histories
+        return True
+
     def _left(self) -> Iterator[tuple[Lines, Array]]:
         """The residuals, in blocks of rows."""
         now = self.factors
@@ -145,7 +189,8 @@ class Run:
         if isinstance(self.options, RobustAltMin):
             assert self.fit is not None
             return split_sweeps(self.fit, self.factors.U.shape[1], self.options, self.seed)
-        return sweeps(self.sampled, self.factors, self.options, self.objective, self.probe)
+        number = max(len(self.observed) - 1, 0)
+        return sweeps(self.sampled, self.factors, self.options, self.objective, self.probe, number)
 
     def grow(self) -> None:
         """Raise the rank by one, with the first singular vectors of what is left, while it helps."""
@@ -249,6 +294,7 @@ class Run:
                 return Status.NONFINITE
             self.factors = factors
             self._note(error)
+            self._save()
             number = len(self.observed) - 1
             progress = Progress(number, error / self.size, self.held_out[-1], factors.U.shape[1])
             if self.callback is not None and self.callback(progress):

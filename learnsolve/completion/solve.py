@@ -1,8 +1,10 @@
 """The function that completes a matrix."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ from threadpoolctl import threadpool_limits
 
 from learnsolve.completion.altmin import AltMin, Factors, Objective
 from learnsolve.completion.aside import keep_aside, some_of
-from learnsolve.completion.entries import Duplicates, as_entries
+from learnsolve.completion.entries import Duplicates, Entries, as_entries
 from learnsolve.completion.result import Completion
 from learnsolve.completion.run import Progress, Run
+from learnsolve.completion.stored import StoredEntries
 from learnsolve.completion.theory import RobustAltMin
-from learnsolve.operators.sampled import InMemory, Loss
+from learnsolve.operators.sampled import InMemory, Loss, Sampled
 from learnsolve.result import ConvergenceWarning, SolveError, Status
 
 # What to do, where the word of `Status` is for linear systems.
@@ -44,6 +47,7 @@ def complete(
     seed: int = 0,
     timeout: float | None = None,
     callback: Callable[[Progress], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     check: bool = False,
 ) -> Completion:
     r"""Complete a matrix of low rank of which some entries are known.
@@ -56,8 +60,9 @@ def complete(
 
     Parameters
     ----------
-    entries : scipy sparse array, (rows, cols, values), masked array, or array with NaN
-        Of a sparse array what is stored is known, zeros too.
+    entries : scipy sparse array, (rows, cols, values), masked array, array with NaN, or StoredEntries
+        Of a sparse array what is stored is known, zeros too. `store_entries` makes a file of entries, which
+        may be more than memory holds; for these a rank must be given, and only alternating minimization runs.
     rank : int, optional
         By default it grows until entries kept aside are no longer predicted better.
     method : {"auto", "altmin", "irls"}, AltMin or RobustAltMin
@@ -101,6 +106,9 @@ def complete(
         Seconds.
     callback : callable, optional
         Gets a `Progress` after each sweep and stops the run by a true value.
+    checkpoint : str or os.PathLike, optional
+        File of the sweeps so far. It is written now and then, so that it takes a twentieth of the time; if it
+        is there, the run goes on from it as if it had not been interrupted. Nobody removes it.
     check : bool
         Raise `SolveError` instead of warning.
 
@@ -137,20 +145,34 @@ def complete(
     began = time.perf_counter()
     objective = Objective(regularization, bias, robust, unobserved, nonnegative)
     with threadpool_limits(1, "blas"):
-        known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
+        known: Entries | StoredEntries
+        if isinstance(entries, StoredEntries):
+            known = _stored(entries, rank, method, shape, weights, held_out, x0)
+        else:
+            known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
         options = _checked(
             known.shape, rank, method, objective, weights, x0, rtol, maxiter, held_out, timeout
         )
         given = None if x0 is None else _given(x0, known.shape, rank)
-        limit = rank if given is None else given.U.shape[1]
-        fit, aside = keep_aside(known, 0.0 if unobserved and held_out is None else held_out, limit or 1, seed)
+        fit: Entries | None = None
+        if isinstance(known, StoredEntries):
+            sampled: Sampled = known
+            probe, aside = known.probe, None if unobserved else known.aside
+        else:
+            limit = rank if given is None else given.U.shape[1]
+            share = 0.0 if unobserved and held_out is None else held_out
+            fit, aside = keep_aside(known, share, limit or 1, seed)
+            sampled = InMemory(fit.rows, fit.cols, fit.values, fit.shape, fit.weights)
+            probe = some_of(fit)
         run = Run(
             method if isinstance(method, str) else "altmin",
-            InMemory(fit.rows, fit.cols, fit.values, fit.shape, fit.weights),
-            fit, some_of(fit), aside, options, objective, rtol, maxiter, seed,
+            sampled, fit, probe, aside, options, objective, rtol, maxiter, seed,
             None if timeout is None else began + timeout, callback,
+            None if checkpoint is None else Path(checkpoint),
         )  # fmt: skip
-        if given is not None:
+        if run.resumed():
+            pass
+        elif given is not None:
             run.begin(given)
         elif rank is not None:
             run.begin(run.start(rank))
@@ -167,6 +189,29 @@ def complete(
             raise SolveError(result)
         warnings.warn(f"{result!r}: {ADVICE.get(status, status.value)}", ConvergenceWarning, stacklevel=2)
     return result
+
+
+def _stored(
+    entries: StoredEntries,
+    rank: int | None,
+    method: str | AltMin | RobustAltMin,
+    shape: tuple[int, int] | None,
+    weights: Any,
+    held_out: float | None,
+    x0: Any,
+) -> StoredEntries:
+    """Refuse what is only for entries in memory."""
+    if rank is None and x0 is None:
+        raise ValueError("stored entries need a rank")
+    if method == "irls" or isinstance(method, RobustAltMin):
+        raise ValueError(f"{method} takes entries in memory; for stored ones 'altmin' is accepted")
+    if weights is not None or held_out is not None:
+        raise ValueError(
+            "stored entries have no weights, and what is kept aside was chosen when they were stored"
+        )
+    if shape is not None and tuple(shape) != entries.shape:
+        raise ValueError(f"shape is {shape}, and the entries have {entries.shape}")
+    return entries
 
 
 def _checked(

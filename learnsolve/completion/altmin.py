@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from learnsolve.completion.anderson import Anderson
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.result import balanced_svd
 from learnsolve.operators.sampled import Loss, RowProblems, RowSolver, Sampled
@@ -31,6 +32,9 @@ class AltMin:
         Of conjugate gradients with ``"cg"``, each time a row is solved.
     initial : {"spectral", "random"}
         Singular vectors of the known entries with zeros elsewhere, or normal numbers.
+    acceleration : int
+        Of how many earlier sweeps Anderson's acceleration makes use, where only squares of residuals are
+        minimised; zero for none.
 
     References
     ----------
@@ -42,6 +46,7 @@ class AltMin:
     solver: Literal["auto", "exact", "cg", "sketch"] = "auto"
     steps: int = 2
     initial: Literal["spectral", "random"] = "spectral"
+    acceleration: int = 4
 
     def __post_init__(self) -> None:
         if self.solver not in ("auto", "exact", "cg", "sketch"):
@@ -50,6 +55,8 @@ class AltMin:
             raise ValueError(f"initial is {self.initial!r}; 'spectral' and 'random' are accepted")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a positive number is accepted")
+        if self.acceleration < 0:
+            raise ValueError(f"acceleration is {self.acceleration}; zero or more sweeps are accepted")
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,13 @@ class Objective:
 
 
 def sweeps(
-    sampled: Sampled, start: Factors, options: AltMin, objective: Objective, probe: Entries, number: int = 0
+    sampled: Sampled,
+    start: Factors,
+    options: AltMin,
+    objective: Objective,
+    probe: Entries,
+    number: int = 0,
+    anderson: Anderson | None = None,
 ) -> Iterator[tuple[Factors, float]]:
     """Sweep after sweep, from factors on.
 
@@ -194,6 +207,8 @@ def sweeps(
         Some of those that are fitted, from which the noise is estimated.
     number : int
         How many sweeps there were before.
+    anderson : Anderson, optional
+        Accelerates them.
 
     Yields
     ------
@@ -203,7 +218,7 @@ def sweeps(
     """
     rank = start.U.shape[1] + objective.bias
     solver: RowSolver = options.solver if options.solver != "auto" else "exact" if rank < 16 else "cg"
-    now = start
+    now, before = start, float("nan")
     while True:
         how = RowProblems(
             solver,
@@ -219,10 +234,27 @@ def sweeps(
         if objective.robust is not None:
             loss: Loss = "huber" if number < 5 else objective.robust
             how = replace(how, loss=loss, reach=reach(loss, probe.values - now.at(probe)))
-        now, _ = _half(now, sampled, False, objective.bias, how)
-        now, squares = _half(now, sampled, True, objective.bias, how)
+        begun = now
+        if anderson is not None and anderson.ahead is not None:
+            begun = _with_columns(now, anderson.ahead)
+        found, _ = _half(begun, sampled, False, objective.bias, how)
+        found, squares = _half(found, sampled, True, objective.bias, how)
         number += 1
-        yield now, float(np.sqrt(squares))
+        error = float(np.sqrt(squares))
+        if anderson is None or anderson.helped(error):
+            now, before = found, error
+            if anderson is not None:
+                anderson.next(_columns(begun), _columns(found), error)
+        yield now, before
+
+
+def _columns(now: Factors) -> Array:
+    """All that belongs to columns."""
+    return np.column_stack([now.V, now.col_bias])
+
+
+def _with_columns(now: Factors, columns: Array) -> Factors:
+    return replace(now, V=np.ascontiguousarray(columns[:, :-1]), col_bias=columns[:, -1].copy())
 
 
 def _half(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Objective, spectral, sweeps
+from learnsolve.completion.anderson import Anderson
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.irls import irls
 from learnsolve.completion.result import Completion, balanced_svd
@@ -85,6 +86,8 @@ class Run:
         self.extras: dict[str, Any] = {"fitted_entries": self.sampled.nnz}
         self.factors = self._nothing(1)
         self.saved = (time.perf_counter(), 0.0)
+        self.anderson: Anderson | None = None
+        self.held: dict[str, Any] = {}
 
     def _nothing(self, rank: int) -> Factors:
         m, n = self.sampled.shape
@@ -135,11 +138,11 @@ class Run:
         last, took = self.saved
         if self.checkpoint is None or began - last < 20 * took:
             return
-        now = self.factors
+        now, fast = self.factors, {} if self.anderson is None else self.anderson.state()
         with replacing(self.checkpoint) as part, open(part, "wb") as stream:
             np.savez(
                 stream, U=now.U, V=now.V, mean=now.mean, row_bias=now.row_bias, col_bias=now.col_bias,
-                observed=self.observed, held_out=self.held_out, described=self._described(),
+                observed=self.observed, held_out=self.held_out, described=self._described(), **fast,
             )  # fmt: skip
         ended = time.perf_counter()
         self.saved = (ended, ended - began)
@@ -149,10 +152,11 @@ class Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return False
         try:
-            with open(self.checkpoint, "rb") as stream, np.load(stream, allow_pickle=False) as held:
-                found = {name: held[name] for name in held.files}
+            with open(self.checkpoint, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
             described = str(found.pop("described"))
             histories = [found.pop(name).tolist() for name in ("observed", "held_out")]
+            held = {name: found.pop(name) for name in ("points", "steps", "least", "ahead") if name in found}
             factors = Factors(mean=float(found.pop("mean")), **found)
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise ValueError(f"{self.checkpoint} is no checkpoint of a completion") from error
@@ -160,7 +164,7 @@ class Run:
             raise ValueError(
                 f"{self.checkpoint} is of another run: {described}, and this is {self._described()}"
             )
-        self.factors, (self.observed, self.held_out) = factors, histories
+        self.factors, (self.observed, self.held_out), self.held = factors, histories, held
         return True
 
     def _left(self) -> Iterator[tuple[Lines, Array]]:
@@ -190,7 +194,16 @@ class Run:
             assert self.fit is not None
             return split_sweeps(self.fit, self.factors.U.shape[1], self.options, self.seed)
         number = max(len(self.observed) - 1, 0)
-        return sweeps(self.sampled, self.factors, self.options, self.objective, self.probe, number)
+        self.anderson = None
+        weighted = self.fit is not None and self.fit.weights is not None
+        if self.options.acceleration and replace(self.objective, bias=False) == Objective() and not weighted:
+            self.anderson = Anderson(self.options.acceleration)
+            if self.held:
+                self.anderson.restore(self.held)
+            self.held = {}
+        return sweeps(
+            self.sampled, self.factors, self.options, self.objective, self.probe, number, self.anderson
+        )
 
     def grow(self) -> None:
         """Raise the rank by one, with the first singular vectors of what is left, while it helps."""

@@ -5,6 +5,7 @@ from learnsolve.completion.result import Completion, error_of
 from learnsolve.completion.run import Progress
 from learnsolve.completion.solve import complete
 from learnsolve.completion.stored import StoredEntries, store_entries
+from learnsolve.completion.stream import Stream
 from learnsolve.completion.theory import RobustAltMin
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Progress",
     "RobustAltMin",
     "StoredEntries",
+    "Stream",
     "complete",
     "error_of",
     "store_entries",

@@ -284,6 +284,25 @@ def test_noise_is_not_fitted_far_beyond_the_oracle():
     assert np.linalg.norm(res.to_dense() - M) < 1.8 * np.linalg.norm(oracle - M)
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.05])
+@pytest.mark.parametrize("decibel", [20, 40])
+def test_of_a_long_matrix_the_error_is_within_a_tenth_of_who_knows_the_row_space(decibel, wrong):
+    """Its k m numbers are nearly all of the k (m + n - k) that are to be found."""
+    p = low_rank((4000, 400), 5, oversampling=12, seed=decibel)
+    M = p.U @ p.V.T
+    rng = np.random.default_rng(decibel)
+    values = p.values + p.values.std() * 10 ** (-decibel / 20) * rng.standard_normal(p.values.size)
+    V = np.linalg.svd(M, full_matrices=False)[2][:5].T
+    oracle = InMemory(p.rows, p.cols, values, p.shape).solve_rows(V, np.zeros((4000, 5)))[0] @ V.T
+    gross = rng.random(values.size) < wrong
+    values[gross] += 20 * p.values.std() * rng.choice([-1, 1], int(gross.sum()))
+    robust = "trimmed" if wrong else None
+    res = learnsolve.complete((p.rows, p.cols, values), 5, shape=p.shape, robust=robust)
+    assert res.success
+    allowed = 1.1 if not wrong else 1.2
+    assert error(res, M) < allowed * np.linalg.norm(oracle - M) / np.linalg.norm(M)
+
+
 @pytest.mark.parametrize("robust", ["huber", "trimmed"])
 def test_gross_errors_are_left_out(robust):
     M, rows, cols, values = matrix(200, 150, rank=3, noise=0.01, seed=5)

@@ -29,7 +29,9 @@ def test_a_new_row_and_a_new_column_are_predicted(bias):
     stream.add(*some(known, ~old))
     assert stream.completion.shape == (120, 100)
     assert stream.completion.row(119) == pytest.approx(whole[119], abs=1e-3 if bias else 1e-6)
-    assert stream.completion.predict(np.arange(120), 99) == pytest.approx(whole[:, 99], abs=1e-3 if bias else 1e-6)
+    assert stream.completion.predict(np.arange(120), 99) == pytest.approx(
+        whole[:, 99], abs=1e-3 if bias else 1e-6
+    )
     assert first.shape == (119, 99)
     assert [len(part) for part in stream.entries] == [6000] * 3
 

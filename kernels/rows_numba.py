@@ -25,6 +25,7 @@ from learnsolve.kernels.sampled_numba import (
     _subtract,
     _wanted,
 )
+from learnsolve.kernels.sketch_numba import sketched_gram, transform_size
 from learnsolve.kernels.sparse_numba import _first_row
 from learnsolve.kernels.threads import MATH, kernel
 
@@ -282,48 +283,16 @@ def rows_nonnegative(
             squares[t] = total
 
 
-@njit(fastmath=MATH, cache=True)
-def _bits(i, e, seed):
-    """Sixty-four bits for an entry of a row (the finalizer of splitmix64)."""
-    key = np.uint64(seed) + np.uint64(i) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(e)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))
-
-
-@njit(fastmath=MATH, cache=True)
-def _sketched(indices, W, begin, end, weights, i, seed, buckets, S, G):
-    """The Gram matrix of a row's CountSketch, added to ``G``: each entry goes to a bucket, with a sign.
-
-    A row that is no longer than the sketch is taken as it is. ``weights`` are those of its entries.
-    """
-    k, count = W.shape[1], min(end - begin, buckets)
-    S[:] = 0.0
-    for e in range(end - begin):
-        j, place, scale = indices[begin + e], e, np.sqrt(max(weights[e], 0.0))
-        if end - begin > buckets:
-            bits = _bits(i, e, seed)
-            place = np.int64((bits & np.uint64(0xFFFFFFFF)) % np.uint64(buckets))
-            scale = scale if bits >> np.uint64(63) else -scale
-        for c in range(k):
-            S[c, place] += scale * W[j, c]
-    for a in range(k):
-        for b in range(a + 1):
-            total = 0.0
-            for e in range(count):
-                total += S[a, e] * S[b, e]
-            G[a, b] += total
-
-
 @kernel
 def rows_cg(
-    indptr, indices, values, weights, offset, W, ridge, base, unobserved, loss, reach, U, buckets, seed, rtol,
-    steps, squares, threads,
+    indptr, indices, values, weights, offset, W, ridge, base, unobserved, loss, reach, U, sketch, buckets,
+    seed, rtol, steps, squares, threads,
 ):  # fmt: skip
     """Steps of conjugate gradients on every row's normal equations, from and into ``U``.
 
-    They are preconditioned by the Gram matrix of a sketch of the row in so many buckets, or, with none, by
-    nothing. A row ends early where its gradient, measured in the preconditioner, is ``rtol`` of the first.
+    They are preconditioned by the Gram matrix of a sketch of the row in so many buckets (see
+    `sketched_gram`), or, with none, by nothing. A row ends early where its gradient, measured in the
+    preconditioner, is ``rtol`` of the first.
     """
     k = U.shape[1]
     chunks, plain = _chunks_of(indptr, k), weights.size == 0 and loss == 0 and unobserved == 0.0
@@ -333,6 +302,7 @@ def rows_cg(
         kp, total = _padded(k), 0.0
         P, r, w = np.zeros((chunks * kp, STRIDE)), np.empty(CHUNK), np.ones(longest)
         S, G, L = np.empty((k, buckets)), np.empty((k, k)), np.empty((k, k))
+        column = np.empty(transform_size(longest) if buckets > 0 else 0)
         g, z, p, q, x = np.empty(k), np.empty(k), np.empty(k), np.empty(k), np.empty(k)
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
             begin, end = indptr[i], indptr[i + 1]
@@ -363,7 +333,7 @@ def rows_cg(
                 for a in range(k):
                     for b in range(a + 1):
                         G[a, b] = (end - begin) * ridge[a, b] + base[a, b]
-                _sketched(indices, W, begin, end, w, i, seed, buckets, S, G)
+                sketched_gram(indices, W, begin, end, w, i, seed, sketch, S, column, G)
                 if not cholesky(G, L, k):
                     U[i] = 0.0
                     continue

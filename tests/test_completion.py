@@ -97,6 +97,37 @@ def test_squares_are_those_of_the_residuals(solver):
         assert squares == pytest.approx(left @ left, rel=1e-5)
 
 
+@pytest.mark.parametrize("sketch", ["count", "hadamard", "leverage"])
+def test_sketches_are_good_preconditioners(sketch):
+    """Few steps do where the own Gram matrix is far from that of all rows."""
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((4000, 16))
+    # The row sees a corner of the factor's space.
+    V[:1500] *= np.logspace(0, -3, 16)
+    rows, cols = np.zeros(1500, np.int64), np.arange(1500)
+    values = V[:1500] @ np.logspace(0, 3, 16)
+    known, gone = InMemory(rows, cols, values, (1, 4000)), {}
+    for how in (RowProblems("cg", steps=10), RowProblems("sketch", steps=10, sketch=sketch, seed=3)):
+        squares = known.solve_rows(V, np.zeros((1, 16)), how, measure=True)[1]
+        gone[how.solver] = np.sqrt(squares) / np.linalg.norm(values)
+    assert gone["sketch"] < 1e-2
+    assert gone["sketch"] < 0.1 * gone["cg"]
+
+
+@pytest.mark.parametrize("sketch", ["count", "hadamard", "leverage"])
+def test_gram_matrices_of_sketches_are_right_on_the_average(sketch):
+    from learnsolve.kernels.sketch_numba import sketched_gram, transform_size
+    from learnsolve.operators.sampled import SKETCHES
+
+    rng = np.random.default_rng(1)
+    W, weights = rng.standard_normal((90, 3)), rng.uniform(0.5, 2, 90)
+    truth, total = W.T @ (weights[:, None] * W), np.zeros((3, 3))
+    S, x, places = np.empty((3, 20)), np.empty(transform_size(90)), np.arange(90)
+    for seed in range(4000):
+        sketched_gram(places, W, 0, 90, weights, 7, 10 * seed, SKETCHES[sketch], S, x, total)
+    assert np.tril(total / 4000) == pytest.approx(np.tril(truth), abs=0.03 * truth.max())
+
+
 @pytest.mark.parametrize("loss", ["huber", "trimmed"])
 @pytest.mark.parametrize("solver", ["exact", "cg", "sketch"])
 def test_losses_weigh_by_the_residuals_of_what_is_given(solver, loss):
@@ -540,7 +571,9 @@ def test_another_form_is_refused():
         learnsolve.complete([[1.0, 2.0]], 1)
 
 
-@pytest.mark.parametrize("options", [{"solver": "qr"}, {"steps": 0}, {"initial": "zeros"}])
+@pytest.mark.parametrize(
+    "options", [{"solver": "qr"}, {"steps": 0}, {"initial": "zeros"}, {"sketch": "fft"}, {"acceleration": -1}]
+)
 def test_bad_options_of_the_method(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         AltMin(**options)

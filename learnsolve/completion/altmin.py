@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from learnsolve.completion.anderson import Anderson
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.result import balanced_svd
-from learnsolve.operators.sampled import Loss, RowProblems, RowSolver, Sampled
+from learnsolve.operators.sampled import SKETCHES, Loss, RowProblems, RowSolver, Sampled, Sketch
 
 Array = NDArray[np.float64]
 # Of normal noise, as large as a median of magnitudes of one.
@@ -30,6 +30,8 @@ class AltMin:
         sketch of the row, which is the paper's way. ``"auto"`` takes the second from rank 16 on.
     steps : int
         Of conjugate gradients with ``"cg"``, each time a row is solved.
+    sketch : {"count", "hadamard", "leverage"}
+        Which, see `learnsolve.operators.sampled.RowProblems`.
     initial : {"spectral", "random"}
         Singular vectors of the known entries with zeros elsewhere, or normal numbers.
     acceleration : int
@@ -45,12 +47,15 @@ class AltMin:
 
     solver: Literal["auto", "exact", "cg", "sketch"] = "auto"
     steps: int = 2
+    sketch: Sketch = "count"
     initial: Literal["spectral", "random"] = "spectral"
     acceleration: int = 4
 
     def __post_init__(self) -> None:
         if self.solver not in ("auto", "exact", "cg", "sketch"):
             raise ValueError(f"solver is {self.solver!r}; 'auto', 'exact', 'cg' and 'sketch' are accepted")
+        if self.sketch not in SKETCHES:
+            raise ValueError(f"sketch is {self.sketch!r}; {', '.join(SKETCHES)} are accepted")
         if self.initial not in ("spectral", "random"):
             raise ValueError(f"initial is {self.initial!r}; 'spectral' and 'random' are accepted")
         if self.steps < 1:
@@ -228,7 +233,7 @@ def sweeps(
             nonnegative=objective.nonnegative,
         )
         if solver == "sketch":
-            how = replace(how, steps=100, rtol=accuracy(number), seed=number)
+            how = replace(how, steps=100, rtol=accuracy(number), sketch=options.sketch, seed=number)
         if objective.nonnegative:
             how = replace(how, steps=max(options.steps, 5))
         if objective.robust is not None:

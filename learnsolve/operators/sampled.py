@@ -14,6 +14,8 @@ from learnsolve.kernels.threads import threads
 
 Array = NDArray[np.float64]
 RowSolver = Literal["exact", "cg", "sketch"]
+Sketch = Literal["count", "hadamard", "leverage"]
+SKETCHES = {"count": 0, "hadamard": 1, "leverage": 2}
 Loss = Literal["huber", "trimmed"]
 LOSSES = {None: 0, "huber": 1, "trimmed": 2}
 
@@ -63,12 +65,15 @@ class RowProblems:
     solver : {"exact", "cg", "sketch"}
         Cholesky's factors of the normal equations; or steps of conjugate gradients from what is given,
         preconditioned by the Gram matrix of all features (of a row with many entries drawn at random the own
-        one is close to it); or as many as ``rtol`` asks for, preconditioned by the row's own Gram matrix
-        after its entries were added up with random signs in ``4 k`` buckets (a CountSketch).
+        one is close to it); or as many as ``rtol`` asks for, preconditioned by the Gram matrix of a sketch
+        of the row's own features with ``4 k`` rows.
     steps : int
         Most steps of conjugate gradients.
     rtol : float
         What the gradient of a row is to be reduced to.
+    sketch : {"count", "hadamard", "leverage"}
+        By random signs and buckets (CountSketch); by a subsampled randomized Hadamard transform (SRHT); or
+        of entries that are drawn by their leverage scores in the whole factor.
     seed : int
         Of the sketches.
     ridge : float
@@ -86,6 +91,7 @@ class RowProblems:
     solver: RowSolver = "exact"
     steps: int = 2
     rtol: float = 0.0
+    sketch: Sketch = "count"
     seed: int = 0
     ridge: float = 0.0
     unobserved: float = 0.0
@@ -238,7 +244,9 @@ class Sampled(ABC):
                 rows_numba.rows_exact.parallel(*given, squares, size)
             else:
                 buckets, steps = (4 * k, how.steps) if how.solver == "sketch" else (0, how.steps)
-                rows_numba.rows_cg.parallel(*given, buckets, how.seed, how.rtol, steps, squares, size)
+                rows_numba.rows_cg.parallel(
+                    *given, SKETCHES[how.sketch], buckets, how.seed, how.rtol, steps, squares, size
+                )
             total += float(squares.sum())
         return x @ back.T, total if measure else float("nan")
 

@@ -1,7 +1,6 @@
 """Alternating minimization by entries and rank: a sweep beside reading the entries, and the whole."""
 
 import argparse
-import importlib.util
 import statistics
 import sys
 import time
@@ -29,29 +28,50 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--solver", nargs="+", choices=SOLVERS, default=["exact", "cg"])
     command.add_argument("--rtol", type=float, default=1e-8)
     command.add_argument("--maxiter", type=int, default=50)
-    command.add_argument("--peers", nargs="*", choices=["implicit"], default=[])
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
     return command
 
 
-def streaming(problem: Any, threads: int) -> float:
-    """Seconds to read the entries twice, by rows and by columns: the least that a sweep could take."""
+def streaming(threads: int) -> float:
+    """Seconds to read an entry once, 8 bytes of value and 4 of place, from memory and not from a cache."""
     import numpy as np
 
     from learnsolve.kernels import vector_numba
 
-    stored = np.concatenate([problem.values, problem.values])
-    halves = [stored[: stored.size // 2], stored[stored.size // 2 :]]
-    taken = []
-    for _ in range(7):
+    stored, taken = np.ones(1 << 25), []
+    for _ in range(5):
         began = time.perf_counter()
-        for half in halves:
-            vector_numba.dot(half, half, threads)
-        # Values are two thirds of an entry; the other third is its column.
-        taken.append(1.5 * (time.perf_counter() - began))
+        vector_numba.dot(stored, stored, threads)
+        taken.append(time.perf_counter() - began)
+    return 1.5 * statistics.median(taken) / stored.size
+
+
+def gathering(problem: Any, rank: int) -> float:
+    """Seconds to read all entries by rows and by columns, and the row of a factor that each names."""
+    import numpy as np
+
+    from learnsolve.operators.sampled import InMemory
+
+    known = InMemory(
+        *(np.ascontiguousarray(part) for part in (problem.rows, problem.cols, problem.values)), problem.shape
+    )
+    U, V = (np.ones((size, rank)) for size in problem.shape)
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        known.times(V)
+        known.times(U, transposed=True)
+        taken.append(time.perf_counter() - began)
     return statistics.median(taken)
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Of the power of the size with which seconds grow."""
+    import numpy as np
+
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def ours(problem: Any, rank: int, solver: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -83,30 +103,6 @@ def ours(problem: Any, rank: int, solver: str, options: argparse.Namespace) -> d
     }
 
 
-def implicit_sweep(problem: Any, rank: int, options: argparse.Namespace) -> dict[str, Any]:
-    """A sweep of implicit's alternating least squares, which fits preferences and not values."""
-    import numpy as np
-    import scipy.sparse
-    from implicit.als import AlternatingLeastSquares
-
-    matrix = scipy.sparse.csr_matrix(
-        (np.abs(problem.values).astype(np.float32), (problem.rows, problem.cols)), shape=problem.shape
-    )
-    times = []
-    model = AlternatingLeastSquares(
-        rank, iterations=5, num_threads=options.threads, use_gpu=False, random_state=options.seed
-    )
-    model.fit(matrix, show_progress=False, callback=lambda *_: times.append(time.perf_counter()))
-    sweeps = [b - a for a, b in pairwise(times)]
-    return {
-        "solver": "implicit",
-        "sweep": statistics.median(sweeps),
-        "sweeps": 5,
-        "seconds": None,
-        "error": None,
-    }
-
-
 def rows_of(options: argparse.Namespace, report: Any) -> list[dict[str, Any]]:
     """All rows of the table."""
     from learnsolve.problems.low_rank import low_rank
@@ -115,16 +111,16 @@ def rows_of(options: argparse.Namespace, report: Any) -> list[dict[str, Any]]:
     small = low_rank((200, 200), 2, entries=20_000, seed=1)
     for solver in options.solver:
         ours(small, 2, solver, options)
+    read = streaming(options.threads)
     for count in options.entries:
         for rank in options.rank:
             report(f"{count:,} entries, rank {rank}")
             shape = (options.size, options.size)
             problem = low_rank(shape, rank, entries=count, condition=options.condition, seed=options.seed)
-            bound = streaming(problem, options.threads)
+            gathered = gathering(problem, rank)
             found = [ours(problem, rank, solver, options) for solver in options.solver]
-            if "implicit" in options.peers and importlib.util.find_spec("implicit"):
-                found.append(implicit_sweep(problem, rank, options))
-            rows += [{"entries": count, "rank": rank, "bound": bound, **row} for row in found]
+            bounds = {"read": read * count, "gathered": gathered}
+            rows += [{"entries": count, "rank": rank, **bounds, **row} for row in found]
     return rows
 
 
@@ -147,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         "sweep, s",
         "ns an entry",
         "of reading",
+        "of gathering",
         "sweeps",
         "total, s",
         "error",
@@ -159,12 +156,20 @@ def main(arguments: list[str] | None = None) -> int:
             row["solver"],
             f"{row['sweep']:.3f}",
             f"{1e9 * row['sweep'] / row['entries']:.1f}",
-            f"{row['sweep'] / row['bound']:.1f}",
+            f"{row['sweep'] / row['read']:.1f}",
+            f"{row['sweep'] / row['gathered']:.1f}",
             str(row["sweeps"]),
-            "" if row["seconds"] is None else f"{row['seconds']:.2f}",
-            "" if row["error"] is None else f"{row['error']:.1e}",
+            f"{row['seconds']:.2f}",
+            f"{row['error']:.1e}",
         )
     console.print(shown)
+    for solver in options.solver:
+        for name, other in (("entries", "rank"), ("rank", "entries")):
+            for fixed in getattr(options, other):
+                mine = [row for row in rows if row["solver"] == solver and row[other] == fixed]
+                if len(mine) > 1:
+                    grown = exponent([row[name] for row in mine], [row["sweep"] for row in mine])
+                    console.print(f"{solver}, {other} {fixed:,}: a sweep grows as {name} to the {grown:.2f}")
     record = {
         "conditions": measure.conditions(options.threads),
         "options": {**vars(options), "json": str(options.json)},

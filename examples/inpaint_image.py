@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import learnsolve
-from learnsolve.problems.low_rank import image_mask
+from learnsolve.problems.images import image_mask
 
 y, x = np.mgrid[0:1:240j, 0:1:320j]
 image = 0.5 + 0.2 * np.sign(np.sin(25 * x)) * np.sign(np.sin(18 * y)) + 0.2 * np.cos(3 * x) * y

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from learnsolve.arrays import turns
+from learnsolve.problems.places import distinct, left_out, places_of
 
 BLOCK = 1 << 16
 OUTLIERS = (5.0, 10.0)  # how large, in root mean squares of the entries
@@ -95,7 +95,7 @@ class LowRankProblem:
         ValueError
             If the factors are not of these shapes.
         """
-        U, V = _factors(U, V, self.shape)
+        U, V = factors_of(U, V, self.shape)
         left, right = _triangle(np.hstack([self.U, U])), _triangle(np.hstack([self.V, V]))
         k = self.rank
         exact = left[:, :k] @ right[:, :k].T
@@ -129,60 +129,9 @@ class LowRankProblem:
         free = m * n - len(self.rows)
         if not 0 <= count <= free:
             raise ValueError(f"count is {count}, but {free} entries are not known")
-        ranks = _distinct(free, count, np.random.default_rng(seed))
-        rows, cols = np.divmod(_left_out(self.rows * n + self.cols, ranks), n)
+        ranks = distinct(free, count, np.random.default_rng(seed))
+        rows, cols = np.divmod(left_out(self.rows * n + self.cols, ranks), n)
         return rows, cols, self.truth(rows, cols)
-
-
-@dataclass(frozen=True, eq=False)
-class MaskedImage:
-    """An image of which some pixels are known.
-
-    Attributes
-    ----------
-    rows, cols : int64 array, ``(N,)``
-        Where the known pixels are: distinct, sorted by row, then by column.
-    values : float64 array, ``(N,)``
-        The known pixels.
-    shape : tuple of int
-        ``(m, n)``.
-    held_out : tuple of arrays, each ``(m n - N,)``
-        Rows, columns and values of all other pixels, in the same order.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from learnsolve.problems.low_rank import image_mask
-    >>> problem = image_mask(np.ones((8, 8)), 0.75)
-    >>> problem.rmse(np.full((8, 1), 2.0), np.ones((8, 1)))
-    1.0
-    """
-
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
-    values: NDArray[np.float64]
-    shape: tuple[int, int]
-    held_out: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-
-    def rmse(self, U: ArrayLike, V: ArrayLike) -> float:
-        """The root mean square of ``U @ V.T`` less the image, over the pixels that are held out.
-
-        Parameters
-        ----------
-        U, V : real array_like, ``(m, r)`` and ``(n, r)``
-            Of any rank ``r``.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError
-            If the factors are not of these shapes.
-        """
-        rows, cols, values = self.held_out
-        return _rms(products(*_factors(U, V, self.shape), rows, cols) - values)
 
 
 def low_rank(
@@ -284,9 +233,9 @@ def low_rank(
     roots = np.sqrt(np.geomspace(1, condition, rank)[::-1])
     U = _orthonormal(m, rank, coherence, of_factors) * roots
     V = _orthonormal(n, rank, coherence, of_factors) * roots
-    rows, cols = _places(m, n, count, least, of_entries)
+    rows, cols = places_of(m, n, count, least, of_entries)
     values = products(U, V, rows, cols)
-    size = _rms(values)
+    size = rms(values)
     if relative:
         values += relative * size * of_noise.standard_normal(count)
     outlier = np.zeros(count, dtype=bool)
@@ -294,56 +243,6 @@ def low_rank(
     gross = of_outliers.uniform(*OUTLIERS, size=int(outlier.sum()))
     values[outlier] = size * gross * of_outliers.choice([-1.0, 1.0], size=len(gross))
     return LowRankProblem(rows, cols, values, (m, n), rank, U, V, relative * size, outlier)
-
-
-def image_mask(image: ArrayLike, fraction: float, *, seed: int = 0) -> MaskedImage:
-    """Part of the pixels of an image, to fill in the others from.
-
-    The pixels are drawn uniformly without replacement, but for this: where there are enough for it, each
-    row and each column has one at least.
-
-    Parameters
-    ----------
-    image : real array_like, ``(m, n)``
-        One channel.
-    fraction : float
-        Of the pixels that are known.
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    MaskedImage
-
-    Raises
-    ------
-    ValueError
-        If the image is not finite or has not two dimensions; if none of its pixels would be known, or all.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from learnsolve.problems.low_rank import image_mask
-    >>> problem = image_mask(np.outer(np.arange(1, 5), np.arange(1, 6)), 0.4, seed=1)
-    >>> len(problem.values), len(problem.held_out[2])
-    (8, 12)
-    >>> bool((problem.values == (problem.rows + 1) * (problem.cols + 1)).all())
-    True
-    """
-    pixels = np.asarray(image, dtype=np.float64)
-    if pixels.ndim != 2:
-        raise ValueError(f"an image has two dimensions, not the shape {pixels.shape}")
-    if not np.isfinite(pixels).all():
-        raise ValueError("the image holds values that are not finite")
-    m, n = pixels.shape
-    if not 0 < fraction < 1 or not 0 < round(fraction * m * n) < m * n:
-        raise ValueError(f"fraction is {fraction}: of {m * n} pixels some must be known, and not all")
-    count = round(fraction * m * n)
-    rows, cols = _places(m, n, count, int(count >= max(m, n)), np.random.default_rng(seed))
-    known = np.zeros((m, n), dtype=bool)
-    known[rows, cols] = True
-    r, c = np.nonzero(~known)
-    return MaskedImage(rows, cols, pixels[rows, cols], (m, n), (r, c, pixels[r, c]))
 
 
 def products(
@@ -391,13 +290,15 @@ def _triangle(F: NDArray[np.float64]) -> NDArray[np.float64]:
     return triangle
 
 
-def _rms(values: NDArray[np.float64]) -> float:
+def rms(values: NDArray[np.float64]) -> float:
+    """Root of the mean square."""
     return float(np.linalg.norm(values)) / math.sqrt(len(values))
 
 
-def _factors(
+def factors_of(
     U: ArrayLike, V: ArrayLike, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The factors as arrays; ValueError if they are not those of a matrix of the shape."""
     U, V = np.asarray(U, dtype=np.float64), np.asarray(V, dtype=np.float64)
     m, n = shape
     if U.ndim != 2 or V.ndim != 2 or U.shape[1] != V.shape[1] or (len(U), len(V)) != shape:
@@ -457,96 +358,3 @@ def _minimum(m: int, n: int, count: int, rank: int, minimum: int | None) -> int:
 def _orthonormal(size: int, rank: int, coherence: float, rng: np.random.Generator) -> NDArray[np.float64]:
     weights = rng.permutation(np.arange(1.0, size + 1)) ** -coherence
     return np.linalg.qr(rng.standard_normal((size, rank)) * weights[:, None])[0]
-
-
-def _distinct(population: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``count`` of the integers below ``population``, ascending; all choices are equally likely."""
-    if 2 * count > population:
-        return _left_out(_distinct(population, population - count, rng), np.arange(count))
-    keys = np.empty(0, dtype=np.int64)
-    while len(keys) < count:
-        # Draws until as many distinct ones are expected, and a few more for luck.
-        open_now, open_then = population - len(keys), population - count
-        draws = population * math.log(open_now / open_then)
-        more = rng.integers(population, size=int(draws + 3 * math.sqrt(draws)) + 1)
-        keys = np.concatenate([keys, more])
-        keys.sort()
-        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
-    surplus = rng.choice(len(keys), len(keys) - count, replace=False, shuffle=False)
-    return np.delete(keys, surplus)
-
-
-def _left_out(keys: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of the integers from zero on that are not among the ascending ``keys``, those with these ranks."""
-    return ranks + np.searchsorted(keys - np.arange(len(keys)), ranks, side="right")
-
-
-def _places(
-    m: int, n: int, count: int, minimum: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of distinct entries, ``minimum`` at least in each row and column."""
-    keys = _distinct(m * n, count, rng)
-    rows, cols = np.divmod(keys, n)
-    if min(degrees.min() for degrees in _degrees(rows, cols, m, n)) >= minimum:
-        return rows, cols
-    cover = _cover(m, n, minimum, rng)
-    repaired = _repaired(keys, cover, m, n, minimum, rng)
-    if repaired is None:
-        others = np.setdiff1d(keys, cover, assume_unique=True)
-        repaired = np.concatenate([cover, rng.choice(others, count - len(cover), replace=False)])
-        repaired.sort()
-    rows, cols = np.divmod(repaired, n)
-    return rows, cols
-
-
-def _degrees(
-    rows: NDArray[np.int64], cols: NDArray[np.int64], m: int, n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return np.bincount(rows, minlength=m), np.bincount(cols, minlength=n)
-
-
-def _cover(m: int, n: int, minimum: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Few entries, as keys, that give each row and each column its minimum: ``minimum * max(m, n)``."""
-    long, short = max(m, n), min(m, n)
-    shifts = rng.choice(short, minimum, replace=False)
-    of_long = np.repeat(rng.permutation(long), minimum)
-    of_short = rng.permutation(short)[((np.arange(long) % short)[:, None] + shifts).ravel() % short]
-    return of_long * n + of_short if m >= n else of_short * n + of_long
-
-
-def _repaired(
-    keys: NDArray[np.int64],
-    cover: NDArray[np.int64],
-    m: int,
-    n: int,
-    minimum: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64] | None:
-    """The keys with some of the cover in place of some of theirs; None if the simple way leads nowhere.
-
-    A row that lacks entries gets just as many new ones of the cover, then a column likewise. As many
-    entries are then taken away, at random, where neither the row nor the column needs them.
-    """
-    spare = rng.permutation(np.setdiff1d(cover, keys, assume_unique=True))
-    added = np.empty(0, dtype=np.int64)
-    for axis in (0, 1):
-        lacking = minimum - _degrees(*np.divmod(np.concatenate([keys, added]), n), m, n)[axis]
-        line = np.divmod(spare, n)[axis]
-        wanted = turns(line) < lacking[line]
-        added = np.concatenate([added, spare[wanted]])
-        spare = spare[~wanted]
-    surplus = len(added)
-    keys = np.concatenate([keys, added])
-    while surplus:
-        rows, cols = np.divmod(keys, n)
-        row_spare, col_spare = (degrees - minimum for degrees in _degrees(rows, cols, m, n))
-        free = np.flatnonzero((row_spare[rows] > 0) & (col_spare[cols] > 0))
-        if not len(free):
-            return None
-        free = rng.choice(free, min(2 * surplus, len(free)), replace=False)
-        r, c = rows[free], cols[free]
-        gone = free[(turns(r) < row_spare[r]) & (turns(c) < col_spare[c])][:surplus]
-        keys = np.delete(keys, gone)
-        surplus -= len(gone)
-    keys.sort()
-    return keys

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnsolve.problems import low_rank as module
-from learnsolve.problems.low_rank import image_mask, low_rank, products
+from learnsolve.problems.images import image_mask
+from learnsolve.problems.low_rank import low_rank, products
 
 
 def keys_of(problem):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnsolve.datasets import ratings as module
+from learnsolve.datasets import rating_lines as module
 from learnsolve.datasets.errors import DataError
 from learnsolve.datasets.ratings import Ratings, read_ratings, split
 

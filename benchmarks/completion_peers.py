@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,7 @@ def surprise(problem: Any, rank: int, options: argparse.Namespace) -> Answer:
     frame = pd.DataFrame({"user": problem.rows, "item": problem.cols, "rating": problem.values})
     bounds = (problem.values.min(), problem.values.max())
     train = Dataset.load_from_df(frame, Reader(rating_scale=bounds)).build_full_trainset()
-    model = SVD(
-        n_factors=rank, n_epochs=20, biased=False, lr_all=0.01, reg_all=0.0, random_state=options.seed
-    )
+    model = SVD(n_factors=rank, n_epochs=20, biased=False, reg_all=0.0, random_state=options.seed)
     model.fit(train)
     U, V = np.zeros((problem.shape[0], rank)), np.zeros((problem.shape[1], rank))
     U[[train.to_raw_uid(i) for i in range(train.n_users)]] = model.pu
@@ -217,6 +216,9 @@ def rows_of(options: argparse.Namespace, report: Callable[[str], None]) -> list[
     problem = low_rank(
         shape, options.rank, entries=options.entries, condition=options.condition, seed=options.seed
     )
+    # Peers choose starts and steps for values of about one.
+    size = problem.values.std()
+    problem = replace(problem, values=problem.values / size, U=problem.U / size)
     small = low_rank((120, 110), 2, entries=6000, seed=1)
     names = [name for name in options.methods if installed(name)]
     for name in sorted(set(options.methods) - set(names)):

@@ -277,3 +277,22 @@ def test_tune_refuses(arguments, word, tmp_path):
     assert ended.returncode == 1
     assert word in ended.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_complete_takes_counts_and_goes_on_from_checkpoints(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.outer(rng.random(40), rng.random(30)) * 4)
+    lines = [f"{i},{j},{counts[i, j]}" for i, j in zip(*np.nonzero(counts), strict=True)]
+    (tmp_path / "counts.csv").write_text("\n".join(lines))
+    out, held = tmp_path / "f.npz", tmp_path / "run.npz"
+    options = ("--rank", 2, "--implicit", 2.0, "--regularization", 1.0, "--out", out, "--checkpoint", held)
+    result = run("complete", tmp_path / "counts.csv", *options, "--nonnegative")
+    assert result.exit_code == 0, result.output
+    assert held.exists()
+    with np.load(out) as found:
+        assert (found["U"] >= 0).all()
+        assert 0.1 < (found["U"] @ found["V"].T).max() < 2
+    assert run("complete", tmp_path / "counts.csv", *options, "--nonnegative").exit_code == 0
+    refused = run("complete", tmp_path / "counts.csv", *options)
+    assert refused.exit_code == 1
+    assert run("complete", tmp_path / "counts.csv", "--rank", 2, "--implicit", -1).exit_code == 1

@@ -41,11 +41,28 @@ def complete(
     robust: Annotated[
         Robust | None, typer.Option(help="For entries that are grossly wrong.", show_default=False)
     ] = None,
+    nonnegative: Annotated[bool, typer.Option(help="Only factors without negative numbers.")] = False,
+    implicit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Values are counts c, of clicks and the like: all other entries are zeros of weight 1, and "
+            "these are ones of weight 1 + ALPHA c.",
+            show_default=False,
+        ),
+    ] = None,
     rtol: Annotated[float, typer.Option(help="Stop where the observed error is so small.")] = 1e-6,
     maxiter: Annotated[int, typer.Option(min=1, help="Most sweeps.")] = 500,
     timeout: Annotated[float | None, typer.Option(help="Most seconds.", show_default=False)] = None,
-    held_out: Annotated[float, typer.Option(help="Share of the entries to judge by.")] = 0.05,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="Share of the entries to judge by.", show_default="0.05; --implicit: 0"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the start and of what is held out.")] = 0,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Keep the sweeps so far here; go on from it if it is there.", show_default=False),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the factors here (.npz).", show_default=False)
     ] = None,
@@ -60,7 +77,7 @@ def complete(
     column j is U[i] @ V[j] + mean + row_bias[i] + col_bias[j].
     """
     try:
-        for path in (output, plot):
+        for path in (output, plot, checkpoint):
             if path is not None and not path.parent.is_dir():
                 raise FileNotFoundError(f"there is no folder {path.parent} to write to")
         from learnsolve.datasets.ratings import read_ratings
@@ -77,8 +94,11 @@ def complete(
                 rtol=rtol,
                 maxiter=maxiter,
                 timeout=timeout,
-                held_out=held_out,
+                held_out=0.05 if held_out is None and implicit is None else held_out,
                 seed=seed,
+                nonnegative=nonnegative,
+                checkpoint=checkpoint,
+                **_counted(known, implicit),
             )
         if output is not None:
             _write(output, known, result)
@@ -98,8 +118,22 @@ def _completed(known: "Ratings", rank: int | None, callback: Any, **options: Any
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
-        entries = (known.rows, known.cols, known.values)
+        entries = (known.rows, known.cols, options.pop("values", known.values))
         return learnsolve.complete(entries, rank, shape=known.shape, callback=callback, **options)
+
+
+def _counted(known: "Ratings", alpha: float | None) -> dict[str, Any]:
+    """Options for values that are counts."""
+    import numpy as np
+
+    if alpha is None:
+        return {}
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"--implicit is {alpha}; a positive number is accepted")
+    if known.values.min() < 0:
+        raise ValueError(f"with --implicit values are counts, and the least is {known.values.min():g}")
+    ones = np.ones(known.values.size)
+    return {"values": ones, "weights": ones + alpha * known.values, "unobserved": 1.0}
 
 
 @contextmanager

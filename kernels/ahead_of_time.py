@@ -14,9 +14,24 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from learnsolve.kernels import grid_triton, sparse_triton
+from learnsolve.kernels import grid_triton, rows_triton, sparse_triton
 
-_INTEGERS = {"colour", "nz", "ny", "nx", "cz", "cy", "cx", "count", "width", "b_stride", "x_stride"}
+_INTEGERS = {
+    "colour",
+    "nz",
+    "ny",
+    "nx",
+    "cz",
+    "cy",
+    "cx",
+    "count",
+    "width",
+    "b_stride",
+    "x_stride",
+    "k",
+    "steps",
+    "first",
+}
 _HEIGHT = {"relax": 2, "relax_fresh": 2, "restrict": 1}
 _GRID: list[tuple[str, Any, dict[str, int]]] = [
     ("apply", grid_triton.point_kernel, {"MODE": 0}),
@@ -62,6 +77,22 @@ def variants() -> Iterator[tuple[str, Any, dict[str, str], dict[str, int]]]:
                 tile = {**constants, "ROWS": 64, "WIDTH": 8}
                 types = {"indptr": f"*{index}", "indices": f"*{index}", "rows": f"*{index}"}
                 yield f"sparse.{name}.{index}.{real}", kernel, _signature(kernel, tile, real, types), tile
+        rows = {"indptr": "*i64", "indices": "*i32"}
+        for loss in (0, 1, 2):
+            sums = {"WEIGHTED": loss > 0, "LOSS": loss, "K": 16}
+            yield (
+                f"rows.normal.{loss}.{real}",
+                rows_triton.normal_kernel,
+                _signature(rows_triton.normal_kernel, sums, real, rows),
+                sums,
+            )
+            steps = {**sums, "DAMPED": loss > 0, "TILE": 16}
+            yield (
+                f"rows.cg.{loss}.{real}",
+                rows_triton.cg_kernel,
+                _signature(rows_triton.cg_kernel, steps, real, rows),
+                steps,
+            )
 
 
 def _signature(kernel: Any, constants: dict[str, int], real: str, types: dict[str, str]) -> dict[str, str]:

@@ -31,6 +31,8 @@ from learnsolve.kernels.threads import MATH, kernel
 
 # Up to which rank the normal equations of several rows are solved at once.
 LANES_UP_TO = 64
+# A gradient that was reduced so far says nothing more.
+ROUNDING = 1e-13
 
 
 @njit(fastmath=MATH, cache=True)
@@ -292,9 +294,9 @@ def rows_cg(
 
     They are preconditioned by the Gram matrix of a sketch of the row in so many buckets (see
     `sketched_gram`), or, with none, by nothing. A row ends early where its gradient, measured in the
-    preconditioner, is ``rtol`` of the first.
+    preconditioner, is ``rtol`` of the first, or so small that it is rounding.
     """
-    k = U.shape[1]
+    k, rtol = U.shape[1], max(rtol, ROUNDING)
     chunks, plain = _chunks_of(indptr, k), weights.size == 0 and loss == 0 and unobserved == 0.0
     damped = np.any(ridge != 0.0) or np.any(base != 0.0)
     longest = _longest(indptr)

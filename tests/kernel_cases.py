@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from learnsolve.kernels.rows_reference import Rows
 from learnsolve.kernels.stencil import FaceStencil, UnitStencil
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.complex64: 2e-5, torch.complex128: 1e-12}
@@ -88,3 +89,26 @@ def square_case(n, dtype, index, seed=0):
     matrix.eliminate_zeros()
     tensors = [torch.from_numpy(np.array(t)) for t in (matrix.indptr, matrix.indices, matrix.data, diagonal)]
     return tensors[0].to(index), tensors[1].to(index), tensors[2], tensors[3], matrix
+
+
+def row_case(k, dtype, loss, weighted, damped):
+    """Least-squares problems of eleven rows, one of them empty, one short, one long."""
+    generator = torch.Generator().manual_seed(k)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    counts = torch.tensor([7, 0, 300, 1, *torch.randint(5, 40, (7,), generator=generator).tolist()])
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    indices = torch.cat(
+        [torch.randperm(400, generator=generator)[:count].sort().values for count in counts.tolist()]
+    )
+    nnz, half = len(indices), normal(k, k)
+    weights = normal(nnz if weighted else 0).abs() + 0.1
+    zero = torch.zeros(k, k, dtype=dtype)
+    matrix = half @ half.mT / k
+    rows = Rows(
+        indptr, indices.int(), normal(nnz), weights, normal(400), normal(400, k),
+        0.1 * matrix if damped else zero, matrix if damped else zero, 0.05 if damped else 0.0, loss, 1.2,
+    )  # fmt: skip
+    return rows, normal(11, k)

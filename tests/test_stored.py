@@ -51,10 +51,12 @@ def test_blocks_are_the_entries_in_order(tmp_path):
         assert np.array_equal(all_of(held, transposed), all_of(memory, transposed))
     rng = np.random.default_rng(0)
     U, V = rng.standard_normal((120, 4)), rng.standard_normal((90, 4))
-    for how in (RowProblems(), RowProblems("cg"), RowProblems("sketch", steps=5)):
+    for how in (RowProblems(), RowProblems("cg"), RowProblems("sketch", steps=60, rtol=1e-12)):
         one, other = (k.solve_rows(V, U, how, measure=True) for k in (held, memory))
-        assert np.array_equal(one[0], other[0]) or how.solver == "sketch"
-        assert one[1] == pytest.approx(other[1], rel=0.1 if how.solver == "sketch" else 1e-12)
+        # A row's sketch depends on its number in the block.
+        tolerance = 1e-7 if how.solver == "sketch" else 1e-13
+        assert one[0] == pytest.approx(other[0], rel=tolerance, abs=tolerance)
+        assert one[1] == pytest.approx(other[1], rel=1e-9)
     assert held.times(U, transposed=True) == pytest.approx(memory.times(U, transposed=True))
     assert held.mean() == pytest.approx(memory.mean())
     assert [len(list(tmp_path.iterdir())), held.nnz] == [1, 5000]

@@ -9,8 +9,26 @@ import os
 import pytest
 import torch
 
-from learnsolve.kernels import ahead_of_time, grid_reference, grid_triton, sparse_reference, sparse_triton
-from tests.kernel_cases import close, grid_case, halved, poison, random, sparse_case, square_case, to
+from learnsolve.kernels import (
+    ahead_of_time,
+    grid_reference,
+    grid_triton,
+    rows_reference,
+    rows_triton,
+    sparse_reference,
+    sparse_triton,
+)
+from tests.kernel_cases import (
+    close,
+    grid_case,
+    halved,
+    poison,
+    random,
+    row_case,
+    sparse_case,
+    square_case,
+    to,
+)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -114,3 +132,33 @@ def test_sparse_relaxation(dtype, index):
 def test_the_interpreter_compiles_nothing():
     with pytest.raises(RuntimeError, match="TRITON_INTERPRET"):
         ahead_of_time.compile_all()
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 17])
+@pytest.mark.parametrize(
+    ("loss", "weighted", "damped"),
+    [(0, False, False), (0, True, True), (1, True, False), (2, False, True)],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_row_problems(dtype, loss, weighted, damped, k):
+    rows, U = row_case(k, dtype, loss, weighted, damped)
+    rows, U = type(rows)(*(part.to(DEVICE) if torch.is_tensor(part) else part for part in rows)), U.to(DEVICE)
+    expected = rows_reference.normal_equations(rows, U)
+    for found, truth in zip(rows_triton.normal_equations(rows, U), expected, strict=True):
+        close(found, truth)
+    some = rows_triton.normal_equations(rows, U, 3, 4)
+    for found, truth in zip(some, expected, strict=True):
+        close(found, truth[3:7])
+    for steps in (0, 1, 3):
+        close(rows_triton.cg(rows, U, steps, 0.0), rows_reference.cg(rows, U, steps, 0.0))
+    close(rows_triton.cg(rows, U, 9, 0.5), rows_reference.cg(rows, U, 9, 0.5))
+
+
+def test_row_launches_refuse_what_they_cannot_do():
+    rows, U = row_case(3, torch.float64, 0, False, False)
+    with pytest.raises(TypeError, match="reference form"):
+        rows_triton.cg(rows, U.cfloat(), 1, 0.0)
+    with pytest.raises(TypeError, match="one dtype"):
+        rows_triton.cg(rows, U.float(), 1, 0.0)
+    with pytest.raises(ValueError, match="contiguous"):
+        rows_triton.cg(rows, U.mT.contiguous().mT, 1, 0.0)

@@ -207,7 +207,8 @@ class Run:
 
     def grow(self) -> None:
         """Raise the rank by one, with the first singular vectors of what is left, while it helps."""
-        assert isinstance(self.sampled, InMemory)
+        assert self.fit is not None
+        known = InMemory(self.fit.rows, self.fit.cols, self.fit.values, self.fit.shape)
         best, errors, shape = None, [], self.sampled.shape
         ceiling = min(LARGEST_RANK, max(1, self.sampled.nnz // (2 * sum(shape))), *shape)
         self.begin(self.start(1))
@@ -225,7 +226,7 @@ class Run:
                 best = (aside, rank, self.factors)
             if now <= self.rtol * self.size or rank - best[1] >= 2 or not np.isfinite(aside):
                 break
-            u, v = spectral(self.sampled.holding(*(left for _, left in self._left())), 1, self.seed)
+            u, v = spectral(known.holding(*(left for _, left in self._left())), 1, self.seed)
             self.factors = replace(
                 self.factors,
                 U=np.column_stack([self.factors.U, u]),

@@ -48,6 +48,7 @@ def complete(
     timeout: float | None = None,
     callback: Callable[[Progress], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    device: Any = None,
     check: bool = False,
 ) -> Completion:
     r"""Complete a matrix of low rank of which some entries are known.
@@ -109,6 +110,9 @@ def complete(
     checkpoint : str or os.PathLike, optional
         File of the sweeps so far. It is written now and then, so that it takes a twentieth of the time; if it
         is there, the run goes on from it as if it had not been interrupted. Nobody removes it.
+    device : torch.device or str, optional
+        ``"cuda"`` holds the entries on a GPU and solves the rows there; alternating minimization only, with
+        exact rows or conjugate gradients.
     check : bool
         Raise `SolveError` instead of warning.
 
@@ -147,7 +151,7 @@ def complete(
     with threadpool_limits(1, "blas"):
         known: Entries | StoredEntries
         if isinstance(entries, StoredEntries):
-            known = _stored(entries, rank, method, shape, weights, held_out, x0)
+            known = _stored(entries, rank, method, shape, weights, held_out, x0, device)
         else:
             known = as_entries(entries, shape, weights=weights, duplicates=duplicates)
         options = _checked(
@@ -162,8 +166,10 @@ def complete(
             limit = rank if given is None else given.U.shape[1]
             share = 0.0 if unobserved and held_out is None else held_out
             fit, aside = keep_aside(known, share, limit or 1, seed)
-            sampled = InMemory(fit.rows, fit.cols, fit.values, fit.shape, fit.weights)
+            sampled = memory = InMemory(fit.rows, fit.cols, fit.values, fit.shape, fit.weights)
             probe = some_of(fit)
+            if device is not None:
+                sampled = _on_device(memory, device, options, objective, method)
         run = Run(
             method if isinstance(method, str) else "altmin",
             sampled, fit, probe, aside, options, objective, rtol, maxiter, seed,
@@ -199,10 +205,13 @@ def _stored(
     weights: Any,
     held_out: float | None,
     x0: Any,
+    device: Any,
 ) -> StoredEntries:
     """Refuse what is only for entries in memory."""
     if rank is None and x0 is None:
         raise ValueError("stored entries need a rank")
+    if device is not None:
+        raise ValueError("stored entries are read on the CPU; device is for those in memory")
     if method == "irls" or isinstance(method, RobustAltMin):
         raise ValueError(f"{method} takes entries in memory; for stored ones 'altmin' is accepted")
     if weights is not None or held_out is not None:
@@ -212,6 +221,23 @@ def _stored(
     if shape is not None and tuple(shape) != entries.shape:
         raise ValueError(f"shape is {shape}, and the entries have {entries.shape}")
     return entries
+
+
+def _on_device(
+    known: InMemory, device: Any, options: AltMin | RobustAltMin, objective: Objective, method: Any
+) -> Sampled:
+    """Entries on a device, if it can do what is asked for."""
+    import torch
+
+    from learnsolve.operators.sampled_device import OnDevice
+
+    refused = isinstance(options, RobustAltMin) or options.solver == "sketch" or objective.nonnegative
+    if refused or method == "irls":
+        raise ValueError("a device takes no sketch, no irls, no RobustAltMin and no nonnegative")
+    try:
+        return OnDevice(known, torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {device!r}: {error}") from error
 
 
 def _checked(

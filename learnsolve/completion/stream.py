@@ -80,7 +80,7 @@ class Stream:
             )
         self.completion, self._known = completion, known
         self._memory = InMemory(known.rows, known.cols, known.values, known.shape)
-        self._late = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
+        self._late: list[NDArray[Any]] = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
         self._bias, self._rounds = bias, rounds
         self._how = RowProblems("exact", ridge=regularization)
 
@@ -109,10 +109,8 @@ class Stream:
             for size, index in zip(self.completion.shape, given[:2], strict=True)
         )
         new = as_entries(given, (shape[0], shape[1]), duplicates="keep")
-        self._late = [
-            np.concatenate([old, part])
-            for old, part in zip(self._late, (new.rows, new.cols, new.values), strict=True)
-        ]
+        late: tuple[NDArray[Any], ...] = (new.rows, new.cols, new.values)
+        self._late = [np.concatenate(pair) for pair in zip(self._late, late, strict=True)]
         self._extend((shape[0], shape[1]))
         if self._late[0].size > LATE * self._known.nnz:
             self._settle()
@@ -137,11 +135,9 @@ class Stream:
         known, shape = self._known, self.completion.shape
         if self._late[0].size == 0 and known.shape == shape:
             return
-        rows, cols, values = (
-            np.concatenate(pair)
-            for pair in zip((known.rows, known.cols, known.values), self._late, strict=True)
-        )
-        rows, cols, values = _last(rows, cols, values)
+        old: tuple[NDArray[Any], ...] = (known.rows, known.cols, known.values)
+        joined = [np.concatenate(pair) for pair in zip(old, self._late, strict=True)]
+        rows, cols, values = _last(joined[0], joined[1], joined[2])
         self._known = Entries(rows, cols, values, shape)
         self._memory = InMemory(rows, cols, values, shape)
         self._late = [part[:0] for part in self._late]

@@ -219,16 +219,8 @@ class Sampled(ABC):
         """
         how = how or RowProblems()
         n, k = features.shape
-        back, gram = _whitening(features, how)
+        back, ridge, base = whitening(features, how)
         W, x = _flat(features @ back), _flat(np.linalg.solve(back, start.T).T)
-        damping = back.T @ back
-        # With zeros everywhere else the penalty is one of the row, not of its entries.
-        ridge = np.zeros((k, k)) if how.unobserved else _flat(how.ridge * damping)
-        base = (
-            _flat(how.unobserved * (back.T @ gram @ back) + how.ridge * damping)
-            if how.unobserved
-            else ridge * 0
-        )
         total = 0.0
         for lines in self.blocks(transposed):
             size = threads(lines.values.size * k)
@@ -348,23 +340,34 @@ def turned(lines: Lines, size: int) -> Lines:
     return Lines(0, indptr, indices, values, weights)
 
 
-def _whitening(features: Array, how: RowProblems) -> tuple[Array, Array]:
-    """A triangle ``R^-1`` after which the Gram matrix of all features is ``n``, and that matrix before."""
+def whitening(features: Array, how: RowProblems) -> tuple[Array, Array, Array]:
+    """Coordinates ``R u`` of a row's answer in which the Gram matrix of all features is ``n``.
+
+    Returns
+    -------
+    back : (k, k) array
+        ``R^-1``; the identity for answers that must not be negative.
+    ridge, base : (k, k) arrays
+        What an entry of a row, and the row as such, add to the matrix of its normal equations there.
+    """
     n, k = features.shape
-    gram = features.T @ features
-    if how.nonnegative:
-        return np.eye(k), gram
-    scale = max(float(np.abs(features).max()), 1e-300)
-    floor = max(np.sqrt(how.ridge), 1e-14 * scale)
-    damped = gram / n + floor**2 * np.eye(k)
-    try:
-        root = np.linalg.cholesky(damped)
-        if root.diagonal().min() < 1e-5 * root.diagonal().max():
-            raise np.linalg.LinAlgError
-        R = root.T
-    except np.linalg.LinAlgError:
-        R = np.asarray(np.linalg.qr(np.concatenate([features / np.sqrt(n), floor * np.eye(k)]), mode="r"))
-    return np.linalg.inv(R), gram
+    gram, back = features.T @ features, np.eye(k)
+    if not how.nonnegative:
+        scale = max(float(np.abs(features).max()), 1e-300)
+        floor = max(np.sqrt(how.ridge), 1e-14 * scale)
+        try:
+            root = np.linalg.cholesky(gram / n + floor**2 * np.eye(k))
+            if root.diagonal().min() < 1e-5 * root.diagonal().max():
+                raise np.linalg.LinAlgError
+            back = np.linalg.inv(root.T)
+        except np.linalg.LinAlgError:
+            stacked = np.concatenate([features / np.sqrt(n), floor * np.eye(k)])
+            back = np.linalg.inv(np.asarray(np.linalg.qr(stacked, mode="r")))
+    damping = how.ridge * (back.T @ back)
+    if how.unobserved:
+        # With zeros everywhere else the penalty is one of the row, not of its entries.
+        return back, np.zeros((k, k)), _flat(how.unobserved * (back.T @ gram @ back) + damping)
+    return back, _flat(damping), np.zeros((k, k))
 
 
 def _flat(array: Any) -> Array:

@@ -1,0 +1,125 @@
+"""Least squares by rows: each call goes to the form that suits the tensors' device.
+
+On the CPU that is numba's, on views of the tensors' memory; on a GPU Triton's; else the reference in plain
+torch. Nothing is recorded for differentiation.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learnsolve.kernels import rows_reference
+from learnsolve.kernels.rows_reference import Rows
+from learnsolve.kernels.threads import threads
+
+# Elements of matrices of normal equations that are held at a time on a GPU.
+HELD = 1 << 26
+
+
+def _form(U: Tensor) -> str:
+    if U.device.type == "cpu" and U.dtype == torch.float64:
+        return "numba"
+    if U.device.type == "cuda" and U.dtype in (torch.float32, torch.float64):
+        return "triton"
+    return "reference"
+
+
+def exact(rows: Rows, U: Tensor) -> Tensor:
+    """Every row's least-squares problem by Cholesky's factors of its normal equations.
+
+    A matrix that is not positive definite takes 1e-10 of its largest diagonal element on the diagonal, or as
+    many times ten as make it so; a row without entries becomes zero.
+
+    Parameters
+    ----------
+    rows : Rows
+    U : (m, k) tensor
+        At whose residuals a loss weighs.
+
+    Returns
+    -------
+    (m, k) tensor
+
+    Examples
+    --------
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> none, zero = one[:0], torch.zeros(1, 1, dtype=torch.float64)
+    >>> places = torch.tensor([0, 1]), torch.tensor([0])
+    >>> exact(Rows(*places, 6 * one, none, 0 * one, 2 * one[:, None], zero, zero, 0.0, 0, 0.0), zero)
+    tensor([[3.]], dtype=torch.float64)
+    """
+    form = _form(U)
+    if form == "numba":
+        from learnsolve.kernels import rows_numba
+
+        found = U.clone()
+        size = threads(len(rows.values) * U.shape[1])
+        rows_numba.rows_exact.parallel(*_arrays(rows, found), torch.zeros(0, dtype=U.dtype).numpy(), size)
+        return found
+    found, step = torch.empty_like(U), max(1, HELD // U.shape[1] ** 2)
+    for first in range(0, len(U), step):
+        part = slice(first, min(first + step, len(U)))
+        if form == "triton":
+            from learnsolve.kernels import rows_triton
+
+            G, y = rows_triton.normal_equations(rows, U, first, part.stop - first)
+        else:
+            G, y = (whole[part] for whole in rows_reference.normal_equations(rows, U))
+        found[part] = solved(G, y)
+    return found
+
+
+def cg(rows: Rows, U: Tensor, steps: int, rtol: float = 0.0) -> Tensor:
+    """Steps of conjugate gradients on every row's normal equations.
+
+    Parameters
+    ----------
+    rows : Rows
+    U : (m, k) tensor
+        Where to begin.
+    steps : int
+    rtol : float
+        A row ends early where its gradient is so much less than the first.
+
+    Returns
+    -------
+    (m, k) tensor
+    """
+    form = _form(U)
+    if form == "triton":
+        from learnsolve.kernels import rows_triton
+
+        return rows_triton.cg(rows, U, steps, rtol)
+    if form == "reference":
+        return rows_reference.cg(rows, U, steps, rtol)
+    from learnsolve.kernels import rows_numba
+
+    found, none = U.clone(), torch.zeros(0, dtype=U.dtype).numpy()
+    size = threads(len(rows.values) * U.shape[1])
+    rows_numba.rows_cg.parallel(*_arrays(rows, found), 0, 0, 0, rtol, steps, none, size)
+    return found
+
+
+def solved(G: Tensor, y: Tensor) -> Tensor:
+    """Solve with all matrices at once; those that are not positive definite are helped (see `exact`).
+
+    Parameters
+    ----------
+    G : (m, k, k) tensor
+    y : (m, k) tensor
+    """
+    most, lift = G.diagonal(dim1=-2, dim2=-1).amax(dim=-1), 0.0
+    found, left = torch.zeros_like(y), torch.nonzero(most > 0).reshape(-1)
+    eye = torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)
+    while len(left):
+        L, failed = torch.linalg.cholesky_ex(G[left] + (lift * most[left])[:, None, None] * eye)
+        good = failed == 0
+        found[left[good]] = torch.cholesky_solve(y[left[good], :, None], L[good])[..., 0]
+        left, lift = left[~good], max(10 * lift, 1e-10)
+    return found
+
+
+def _arrays(rows: Rows, U: Tensor) -> list[Any]:
+    tensors = [t.detach().numpy() for t in rows[:8]]
+    return [*tensors, rows.unobserved, rows.loss, rows.reach, U.detach().numpy()]

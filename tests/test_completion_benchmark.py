@@ -5,7 +5,7 @@ import json
 import numba
 import pytest
 
-from benchmarks import completion, completion_peers, completion_rates, stored
+from benchmarks import completion, completion_few, completion_peers, completion_rates, stored
 
 
 @pytest.fixture
@@ -78,3 +78,11 @@ def test_stored_entries_are_completed(tmp_path, capsys):
     assert record(tmp_path / "record.json")[0]["error"] < 1e-5
     assert stored.main([*command, "--json", str(tmp_path / "record.json")]) == 0
     assert capsys.readouterr().out.count("stored in") == 1
+
+
+def test_few_entries_are_enough_for_ours(tmp_path):
+    path = tmp_path / "record.json"
+    command = ["--size", "100", "--rank", "2", "--oversampling", "2", "--condition", "10", "--instances", "3"]
+    assert completion_few.main([*command, "--methods", "ours", "altmin", "irls", "--json", str(path)]) == 0
+    found = {row["method"]: row["found"] for row in record(path)}
+    assert found["ours"] == found["irls"] == 3

@@ -188,3 +188,5 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="no checkpoint"):
         learnsolve.complete(known, 3, shape=p.shape, checkpoint=path)
+    with pytest.raises(ValueError, match="no checkpoints"):
+        learnsolve.complete(known, 3, "irls", shape=p.shape, checkpoint=path)

@@ -158,6 +158,8 @@ def complete(
             known.shape, rank, method, objective, weights, x0, rtol, maxiter, held_out, timeout
         )
         given = None if x0 is None else _given(x0, known.shape, rank)
+        if checkpoint is not None and (method == "irls" or isinstance(method, RobustAltMin)):
+            raise ValueError(f"{method} keeps no checkpoints; 'altmin' and AltMin do")
         fit: Entries | None = None
         if isinstance(known, StoredEntries):
             sampled: Sampled = known

@@ -1,19 +1,24 @@
 """Linear operators: one class for everything that is linear, and the algebra over it."""
 
 from learnsolve.operators.base import Adjoint, Diagonal, Identity, Operator, Product, Scaled, Sum
+from learnsolve.operators.fourier import Coils, Fourier, Mask, sense
 from learnsolve.operators.grid import GridPoisson
 from learnsolve.operators.sparse import CSR, Dense, FunctionOperator
 
 __all__ = [
     "CSR",
     "Adjoint",
+    "Coils",
     "Dense",
     "Diagonal",
+    "Fourier",
     "FunctionOperator",
     "GridPoisson",
     "Identity",
+    "Mask",
     "Operator",
     "Product",
     "Scaled",
     "Sum",
+    "sense",
 ]

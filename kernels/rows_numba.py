@@ -170,7 +170,7 @@ def rows_exact(
     """Every row's least-squares problem by Cholesky's factors of its normal equations, into ``U``.
 
     A row whose matrix is not positive definite takes a ridge (see `cholesky`); a row without entries becomes
-    zero. Sums of the squared residuals, one of each thread, go to ``squares`` unless it is empty.
+    zero. Each row's sum of squared residuals goes to ``squares`` unless it is empty.
     """
     k = U.shape[1]
     chunks = _chunks_of(indptr, k)
@@ -178,7 +178,7 @@ def rows_exact(
     plain = weights.size == 0 and loss == 0 and unobserved == 0.0 and not damped
     lanes = LANES if k <= LANES_UP_TO else 1
     for t in prange(threads):
-        kp, total = _padded(k), 0.0
+        kp = _padded(k)
         P, Q, G, L = (
             np.zeros((chunks * kp, STRIDE)),
             np.zeros((kp, STRIDE)),
@@ -228,10 +228,8 @@ def rows_exact(
                     left = norms[lane] - _dot(U[i], x) if plain else 0.0
                     if not left > 1e-9 * norms[lane]:
                         left = _squares(indices, values, offset, W, begin, end, P, False, x, r)
-                    total += left
+                    squares[i] = left
                 U[i] = x
-        if squares.size > 0:
-            squares[t] = total
 
 
 @kernel
@@ -259,7 +257,7 @@ def rows_nonnegative(
     k = U.shape[1]
     chunks, damped = _chunks_of(indptr, k), np.any(ridge != 0.0) or np.any(base != 0.0)
     for t in prange(threads):
-        kp, total = _padded(k), 0.0
+        kp = _padded(k)
         P, Q, G = np.zeros((chunks * kp, STRIDE)), np.zeros((kp, STRIDE)), np.empty((kp, kp))
         r, w, y, x = np.empty(CHUNK), np.empty(CHUNK), np.empty(k), np.empty(k)
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
@@ -280,9 +278,7 @@ def rows_nonnegative(
                     x[a] = max(0.0, x[a] + slope / G[a, a]) if G[a, a] > 0.0 else 0.0
             U[i] = x
             if squares.size > 0:
-                total += _squares(indices, values, offset, W, begin, end, P, True, x, r)
-        if squares.size > 0:
-            squares[t] = total
+                squares[i] = _squares(indices, values, offset, W, begin, end, P, True, x, r)
 
 
 @kernel
@@ -301,7 +297,7 @@ def rows_cg(
     damped = np.any(ridge != 0.0) or np.any(base != 0.0)
     longest = _longest(indptr)
     for t in prange(threads):
-        kp, total = _padded(k), 0.0
+        kp = _padded(k)
         P, r, w = np.zeros((chunks * kp, STRIDE)), np.empty(CHUNK), np.ones(longest)
         S, G, L = np.empty((k, buckets)), np.empty((k, k)), np.empty((k, k))
         column = np.empty(transform_size(longest) if buckets > 0 else 0)
@@ -376,6 +372,4 @@ def rows_cg(
                 gz = new
             U[i] = x
             if squares.size > 0:
-                total += _squares(indices, values, offset, W, begin, end, P, True, x, r)
-        if squares.size > 0:
-            squares[t] = total
+                squares[i] = _squares(indices, values, offset, W, begin, end, P, True, x, r)

@@ -110,9 +110,9 @@ def _adjoint(P, o, count, k, r, g):
 def _residual(indptr, indices, values, offset, U, V, out, squares, threads):
     k = U.shape[1]
     for t in prange(threads):
-        P, r, total = np.zeros((_padded(k), STRIDE)), np.empty(CHUNK), 0.0
+        P, r = np.zeros((_padded(k), STRIDE)), np.empty(CHUNK)
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
-            begin, end = indptr[i], indptr[i + 1]
+            begin, end, total = indptr[i], indptr[i + 1], 0.0
             for first in range(begin, end, CHUNK):
                 count = min(CHUNK, end - first)
                 _pack(indices, V, first, count, P, 0)
@@ -121,7 +121,7 @@ def _residual(indptr, indices, values, offset, U, V, out, squares, threads):
                 for e in range(count):
                     out[first + e] = r[e]
                     total += r[e] * r[e]
-        squares[t] = total
+            squares[i] = total
 
 
 def residual(
@@ -146,7 +146,7 @@ def residual(
     >>> residual(np.array([0, 2]), columns, np.array([6.0, 9.0]), np.zeros(2), U, V, out, 1), out.tolist()
     (1.0, [0.0, 1.0])
     """
-    squares = np.zeros(threads)
+    squares = np.zeros(U.shape[0])
     U, V = np.ascontiguousarray(U), np.ascontiguousarray(V)
     _residual.parallel(indptr, indices, values, offset, U, V, out, squares, threads)
     return float(squares.sum())

@@ -224,7 +224,7 @@ class Sampled(ABC):
         total = 0.0
         for lines in self.blocks(transposed):
             size = threads(lines.values.size * k)
-            squares = np.zeros(size if measure else 0)
+            squares = np.zeros(lines.indptr.size - 1 if measure else 0)
             given = (
                 lines.indptr, lines.indices, lines.values, lines.weights,
                 np.zeros(n) if offset is None else offset,

@@ -271,6 +271,10 @@ class InMemory(Sampled):
         weights: Array | None = None,
     ) -> None:
         self.shape, self.nnz = shape, rows.size
+        # Kernels are compiled for each type that they meet.
+        kind = np.int32 if max(shape) < 2**31 else np.int64
+        rows, cols, values = np.ascontiguousarray(rows, kind), np.ascontiguousarray(cols, kind), _flat(values)
+        weights = None if weights is None else _flat(weights)
         if places_numba.rising(rows, cols) >= 0:
             rows, cols, values, weights = sorted_places(rows, cols, values, weights, shape)
         self.by_row = Lines(

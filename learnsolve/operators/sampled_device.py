@@ -27,7 +27,7 @@ class OnDevice(Sampled):
     --------
     >>> known = InMemory(np.array([0, 1, 1]), np.array([1, 0, 1]), np.array([4.0, 6.0, 8.0]), (2, 2))
     >>> V = np.array([[3.0], [4.0]])
-    >>> OnDevice(known, "cpu").solve_rows(V, np.zeros((2, 1)))[0].tolist()
+    >>> OnDevice(known, "cpu").solve_rows(V, np.zeros((2, 1)))[0].round(12).tolist()
     [[1.0], [2.0]]
     """
 

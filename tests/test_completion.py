@@ -741,3 +741,26 @@ def test_factors_without_negative_numbers():
 def test_what_does_not_go_together_is_named(options, words):
     with pytest.raises(ValueError, match=words):
         learnsolve.complete(np.eye(3), **({"rank": 1} | options))
+
+
+def test_few_entries_are_given_to_reweighted_least_squares_first():
+    p = low_rank((200, 200), 3, oversampling=2, seed=5)
+    known, seen = (p.rows, p.cols, p.values), []
+    res = learnsolve.complete(known, 3, shape=p.shape, rtol=1e-9, callback=seen.append)
+    assert res.success
+    assert p.error(res.U, res.V) < 1e-6
+    assert len(seen) > 3
+    assert np.isnan(seen[0].held_out)
+    with pytest.warns(ConvergenceWarning, match="callback"):
+        stopped = learnsolve.complete(
+            known, 3, shape=p.shape, rtol=1e-9, callback=lambda now: now.iteration == 3
+        )
+    assert stopped.status is Status.STOPPED
+    assert np.isfinite(stopped.residuals).all()
+
+
+def test_few_entries_with_noise_are_swept():
+    p = low_rank((200, 200), 3, oversampling=3, seed=6)
+    values = p.values + 0.01 * p.values.std() * np.random.default_rng(6).standard_normal(p.values.size)
+    res = learnsolve.complete((p.rows, p.cols, values), 3, shape=p.shape)
+    assert p.error(res.U, res.V) < 0.1

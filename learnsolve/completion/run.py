@@ -29,11 +29,17 @@ WINDOW, SETTLED = 5, 1e-3
 SLOW, POLISHED = 0.7, 20_000_000
 # With fewer entries than so many times the degrees of freedom it is tried wherever nothing was fitted.
 DOUBTED = 5.0
+# With fewer than so many it is tried first.
+FEW = 3.5
 # How many times larger than where it is known a row may be as a whole.
 SPIKE = 10.0
 # How many times larger than the observed error that of entries kept aside may be.
 GENERALISES = 3.0
 LARGEST_RANK = 50
+
+
+class _StoppedError(Exception):
+    """A callback has stopped a run."""
 
 
 @dataclass(frozen=True)
@@ -245,13 +251,24 @@ class Run:
         if self.size == 0 or self.observed[-1] <= self.rtol * self.size:
             return self._judged(fitted=True)
         if self.method == "irls":
-            return self.polish()
+            return self.polish(maxiter=max(self.maxiter, 1000))
+        freedom = self.factors.U.shape[1] * (sum(self.sampled.shape) - self.factors.U.shape[1])
+        if self.sampled.nnz < FEW * freedom and len(self.observed) == 1 and self._polishes():
+            began = self.factors
+            status = self.polish(restarts=0, maxiter=self.maxiter)
+            if self.extras["ended"] == "fitted" or status in (Status.STOPPED, Status.TIMEOUT):
+                return status
+            for name in ("ended", "spikes", "polish"):
+                self.extras.pop(name, None)
+            self.begin(began)
         status = self._swept()
         stalled = status is Status.OVERFITTED or (status is Status.MAXITER and len(self.observed) > WINDOW)
-        freedom = self.factors.U.shape[1] * (sum(self.sampled.shape) - self.factors.U.shape[1])
         # So few exact entries may have stalled where it looks like noise.
         doubted = self.extras.get("ended") == "settled" and self.sampled.nnz < DOUBTED * freedom
-        return self.polish(status) if (stalled or doubted) and self._polishes() else status
+        if not ((stalled or doubted) and self._polishes()):
+            return status
+        restarts = 0 if status is Status.CONVERGED else 2
+        return self.polish(status, restarts, max(self.maxiter, 1000))
 
     def _polishes(self) -> bool:
         """Whether `irls` knows all that the problem has, and is not too much work."""
@@ -260,7 +277,7 @@ class Run:
         small = rank < min(self.sampled.shape) and self.sampled.nnz * rank <= POLISHED
         return self.method == "auto" and plain and small
 
-    def polish(self, status: Status | None = None) -> Status:
+    def polish(self, status: Status | None = None, restarts: int = 2, maxiter: int = 1000) -> Status:
         """Iteratively reweighted least squares; its answer is taken if it fits, or what came before did not.
 
         ``status`` is how alternating minimization ended, if it was tried.
@@ -272,21 +289,30 @@ class Run:
         def report(number: int, error: float) -> None:
             self.observed.append(error * self.size)
             self.held_out.append(float("nan"))
+            progress = Progress(len(self.observed) - 1, error, float("nan"), rank)
+            if self.callback is not None and self.callback(progress):
+                raise _StoppedError
 
         now = time.perf_counter()
-        U, V, _, fitted = irls(
-            self.fit.rows,
-            self.fit.cols,
-            self.fit.values,
-            self.fit.shape,
-            rank,
-            maxiter=max(self.maxiter, 1000),
-            rtol=self.rtol,
-            timeout=None if self.deadline is None else max(self.deadline - now, 1e-3),
-            seed=self.seed,
-            report=report,
-            restarts=0 if status is Status.CONVERGED else 2,
-        )
+        try:
+            U, V, _, fitted = irls(
+                self.fit.rows,
+                self.fit.cols,
+                self.fit.values,
+                self.fit.shape,
+                rank,
+                maxiter=maxiter,
+                rtol=self.rtol,
+                timeout=None if self.deadline is None else max(self.deadline - now, 1e-3),
+                seed=self.seed,
+                report=report,
+                restarts=restarts,
+            )
+        except _StoppedError:
+            # What was reached by then is not handed out; the factors are those from before.
+            self.extras["ended"] = "stopped"
+            self.observed[-1], self.held_out[-1] = before, self._aside()
+            return Status.STOPPED
         found = Factors(U, V, 0.0, np.zeros(len(U)), np.zeros(len(V)))
         left = float(np.linalg.norm(self.fit.values - found.at(self.fit)))
         taken = fitted or (status is not Status.CONVERGED and left < before) or self.method == "irls"

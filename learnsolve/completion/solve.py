@@ -69,8 +69,9 @@ def complete(
     method : {"auto", "altmin", "irls"}, AltMin or RobustAltMin
         ``"irls"`` is `learnsolve.completion.irls.irls`, for matrices of which barely enough is known or whose
         singular values lie far apart. ``"auto"`` is alternating minimization, and where that stalls
-        without predicting what was kept aside, ``"irls"`` takes over (``extras["polish"]``), unless there
-        are weights, biases, a penalty or gross errors, which it does not know.
+        without predicting what was kept aside, ``"irls"`` takes over (``extras["polish"]``); with fewer than
+        3.5 entries a degree of freedom ``"irls"`` comes first. It does not where there are weights, biases,
+        a penalty or gross errors, which it does not know.
     shape : (m, n), optional
         Needed with ``(rows, cols, values)``.
     rtol : float

@@ -764,3 +764,10 @@ def test_few_entries_with_noise_are_swept():
     values = p.values + 0.01 * p.values.std() * np.random.default_rng(6).standard_normal(p.values.size)
     res = learnsolve.complete((p.rows, p.cols, values), 3, shape=p.shape)
     assert p.error(res.U, res.V) < 0.1
+
+
+def test_few_entries_out_of_time():
+    p = low_rank((300, 300), 3, oversampling=1.5, seed=5)
+    with pytest.warns(ConvergenceWarning, match="timeout"):
+        res = learnsolve.complete((p.rows, p.cols, p.values), 3, shape=p.shape, timeout=0.02)
+    assert res.status is Status.TIMEOUT

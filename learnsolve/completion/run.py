@@ -256,7 +256,7 @@ class Run:
         if self.sampled.nnz < FEW * freedom and len(self.observed) == 1 and self._polishes():
             began = self.factors
             status = self.polish(restarts=0, maxiter=self.maxiter)
-            if self.extras["ended"] == "fitted" or status in (Status.STOPPED, Status.TIMEOUT):
+            if self.extras.get("ended") == "fitted" or status in (Status.STOPPED, Status.TIMEOUT):
                 return status
             for name in ("ended", "spikes", "polish"):
                 self.extras.pop(name, None)

@@ -15,8 +15,8 @@ from benchmarks.poisson import consoles
 
 ROWS = (
     "exact",
-    "sketch: count",
-    "sketch: hadamard",
+    "sketch: countsketch",
+    "sketch: srht",
     "sketch: leverage",
     "cg: 1",
     "cg: 2",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import rows_reference
+from learnsolve.kernels import rows_reference, sparse
 from learnsolve.kernels.rows_reference import Rows
 from learnsolve.kernels.threads import threads
 
@@ -25,7 +25,7 @@ def _form(U: Tensor) -> str:
     return "reference"
 
 
-def exact(rows: Rows, U: Tensor) -> Tensor:
+def exact(rows: Rows, U: Tensor, squares: Tensor | None = None) -> Tensor:
     """Every row's least-squares problem by Cholesky's factors of its normal equations.
 
     A matrix that is not positive definite takes 1e-10 of its largest diagonal element on the diagonal, or as
@@ -36,6 +36,8 @@ def exact(rows: Rows, U: Tensor) -> Tensor:
     rows : Rows
     U : (m, k) tensor
         At whose residuals a loss weighs.
+    squares : (m,) tensor, optional
+        Overwritten by each row's sum of squared residuals, which are not weighted.
 
     Returns
     -------
@@ -51,12 +53,7 @@ def exact(rows: Rows, U: Tensor) -> Tensor:
     """
     form = _form(U)
     if form == "numba":
-        from learnsolve.kernels import rows_numba
-
-        found = U.clone()
-        size = threads(len(rows.values) * U.shape[1])
-        rows_numba.rows_exact.parallel(*_arrays(rows, found), torch.zeros(0, dtype=U.dtype).numpy(), size)
-        return found
+        return _by_numba("rows_exact", rows, U, squares)
     found, step = torch.empty_like(U), max(1, HELD // U.shape[1] ** 2)
     for first in range(0, len(U), step):
         part = slice(first, min(first + step, len(U)))
@@ -65,12 +62,22 @@ def exact(rows: Rows, U: Tensor) -> Tensor:
 
             G, y = rows_triton.normal_equations(rows, U, first, part.stop - first)
         else:
-            G, y = (whole[part] for whole in rows_reference.normal_equations(rows, U))
+            G, y = rows_reference.normal_equations(rows, U, first, part.stop - first)
         found[part] = solved(G, y)
-    return found
+    return _measured(rows, found, squares)
 
 
-def cg(rows: Rows, U: Tensor, steps: int, rtol: float = 0.0) -> Tensor:
+def cg(
+    rows: Rows,
+    U: Tensor,
+    steps: int,
+    rtol: float = 0.0,
+    squares: Tensor | None = None,
+    *,
+    sketch: int = 0,
+    buckets: int = 0,
+    seed: int = 0,
+) -> Tensor:
     """Steps of conjugate gradients on every row's normal equations.
 
     Parameters
@@ -81,24 +88,54 @@ def cg(rows: Rows, U: Tensor, steps: int, rtol: float = 0.0) -> Tensor:
     steps : int
     rtol : float
         A row ends early where its gradient is so much less than the first.
+    squares : (m,) tensor, optional
+        As for `exact`.
+    sketch, buckets, seed : int
+        Precondition by the Gram matrix of a sketch of so many rows; on the CPU, in float64.
+
+    Returns
+    -------
+    (m, k) tensor
+
+    Examples
+    --------
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> none, zero = one[:0], torch.zeros(1, 1, dtype=torch.float64)
+    >>> places = torch.tensor([0, 1]), torch.tensor([0])
+    >>> cg(Rows(*places, 6 * one, none, 0 * one, 2 * one[:, None], zero, zero, 0.0, 0, 0.0), zero, 1)
+    tensor([[3.]], dtype=torch.float64)
+    """
+    form = _form(U)
+    if form == "numba":
+        return _by_numba("rows_cg", rows, U, squares, sketch, buckets, seed, rtol, steps)
+    if buckets:
+        raise NotImplementedError(f"sketches are for float64 on the CPU, not {U.dtype} on {U.device}")
+    if form == "triton":
+        from learnsolve.kernels import rows_triton
+
+        return _measured(rows, rows_triton.cg(rows, U, steps, rtol), squares)
+    return _measured(rows, rows_reference.cg(rows, U, steps, rtol), squares)
+
+
+def nonnegative(rows: Rows, U: Tensor, steps: int, squares: Tensor | None = None) -> Tensor:
+    """Rounds of coordinate descent over vectors that are not negative; on the CPU, in float64.
+
+    Parameters
+    ----------
+    rows : Rows
+    U : (m, k) tensor
+        Where to begin.
+    steps : int
+    squares : (m,) tensor, optional
+        As for `exact`.
 
     Returns
     -------
     (m, k) tensor
     """
-    form = _form(U)
-    if form == "triton":
-        from learnsolve.kernels import rows_triton
-
-        return rows_triton.cg(rows, U, steps, rtol)
-    if form == "reference":
-        return rows_reference.cg(rows, U, steps, rtol)
-    from learnsolve.kernels import rows_numba
-
-    found, none = U.clone(), torch.zeros(0, dtype=U.dtype).numpy()
-    size = threads(len(rows.values) * U.shape[1])
-    rows_numba.rows_cg.parallel(*_arrays(rows, found), 0, 0, 0, rtol, steps, none, size)
-    return found
+    if _form(U) != "numba":
+        raise NotImplementedError(f"this is for float64 on the CPU, not {U.dtype} on {U.device}")
+    return _by_numba("rows_nonnegative", rows, U, squares, steps)
 
 
 def solved(G: Tensor, y: Tensor) -> Tensor:
@@ -120,6 +157,25 @@ def solved(G: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-def _arrays(rows: Rows, U: Tensor) -> list[Any]:
+def _by_numba(name: str, rows: Rows, U: Tensor, squares: Tensor | None, *options: Any) -> Tensor:
+    from learnsolve.kernels import rows_numba
+
+    found = U.clone()
+    measured = U.new_empty(0) if squares is None else squares
     tensors = [t.detach().numpy() for t in rows[:8]]
-    return [*tensors, rows.unobserved, rows.loss, rows.reach, U.detach().numpy()]
+    scalars = (rows.unobserved, rows.loss, rows.reach)
+    kernel = getattr(rows_numba, name)
+    kernel.parallel(
+        *tensors, *scalars, found.numpy(), *options, measured.numpy(), threads(len(rows.values) * U.shape[1])
+    )
+    return found
+
+
+def _measured(rows: Rows, U: Tensor, squares: Tensor | None) -> Tensor:
+    """``U``, after its rows' sums of squared residuals were written."""
+    if squares is not None:
+        left = rows.values - rows.offset[rows.indices.long()]
+        left = left - sparse.sampled_product(rows.indptr, rows.indices, U, rows.W)
+        lengths = rows.indptr[1:] - rows.indptr[:-1]
+        squares.copy_(torch.segment_reduce(left * left, "sum", lengths=lengths, initial=0))
+    return U

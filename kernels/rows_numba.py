@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, prange
 
 from learnsolve.kernels.cholesky_numba import LANES, cholesky, cholesky_lanes, solve_factored
-from learnsolve.kernels.sampled_numba import (
+from learnsolve.kernels.chunks_numba import (
     CHUNK,
     STRIDE,
     _adjoint,
@@ -305,6 +305,8 @@ def rows_cg(
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
             begin, end = indptr[i], indptr[i + 1]
             numbers = (end - begin + CHUNK - 1) // CHUNK
+            if squares.size > 0:
+                squares[i] = 0.0
             if begin == end:
                 U[i] = 0.0
                 continue

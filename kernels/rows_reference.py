@@ -43,17 +43,20 @@ class Rows(NamedTuple):
     reach: float
 
 
-def normal_equations(rows: Rows, U: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices ``(m, k, k)`` and right-hand sides ``(m, k)`` of all rows, weighted as ``U`` says."""
-    m, k = U.shape
+def normal_equations(
+    rows: Rows, U: Tensor, first: int = 0, count: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The matrices ``(count, k, k)`` and right-hand sides ``(count, k)`` of rows, weighted as ``U`` says."""
+    m, k = len(U) - first if count is None else count, U.shape[1]
     G, y = U.new_zeros(m, k, k), U.new_zeros(m, k)
-    for i in range(m):
+    for place in range(m):
+        i = first + place
         part = slice(int(rows.indptr[i]), int(rows.indptr[i + 1]))
         places = rows.indices[part].long()
         F, x = rows.W[places], rows.values[part] - rows.offset[places]
         w = _weights(rows, part, x - F @ U[i])
-        G[i] = len(x) * rows.ridge + rows.base + F.T @ ((w - rows.unobserved)[:, None] * F)
-        y[i] = F.T @ (w * x)
+        G[place] = len(x) * rows.ridge + rows.base + F.T @ ((w - rows.unobserved)[:, None] * F)
+        y[place] = F.T @ (w * x)
     return G, y
 
 

@@ -10,7 +10,7 @@ from numba import njit
 
 from learnsolve.kernels.threads import MATH
 
-COUNT, HADAMARD, LEVERAGE = 0, 1, 2
+COUNTSKETCH, SRHT, LEVERAGE = 0, 1, 2
 
 
 @njit(fastmath=MATH, cache=True)
@@ -110,7 +110,7 @@ def sketched_gram(indices, W, begin, end, weights, i, seed, kind, S, x, G):
         for e in range(count):
             for c in range(k):
                 S[c, e] = np.sqrt(max(weights[e], 0.0)) * W[indices[begin + e], c]
-    elif kind == HADAMARD:
+    elif kind == SRHT:
         _subsampled(indices, W, begin, end, weights, i, seed, S, x)
     elif kind == LEVERAGE:
         _drawn(indices, W, begin, end, weights, i, seed, S)

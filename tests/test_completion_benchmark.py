@@ -143,7 +143,7 @@ def test_accuracies_that_are_doubled_keep_the_rate(tmp_path):
     assert completion_rates.main(command) == 0
     rows = {row["rows"]: row for row in record(path)}
     assert plot.stat().st_size > 0
-    for name in ("sketch: count", "sketch: hadamard", "sketch: leverage"):
+    for name in ("sketch: countsketch", "sketch: srht", "sketch: leverage"):
         assert rows[name]["ratio"] <= 1.1
     assert rows["exact"]["rate"] < 0.9
 

@@ -30,7 +30,7 @@ class AltMin:
         sketch of the row, which is the paper's way. ``"auto"`` takes the second from rank 16 on.
     steps : int
         Of conjugate gradients with ``"cg"``, each time a row is solved.
-    sketch : {"count", "hadamard", "leverage"}
+    sketch : {"countsketch", "srht", "leverage"}
         Which, see `learnsolve.operators.sampled.RowProblems`.
     initial : {"spectral", "random"}
         Singular vectors of the known entries with zeros elsewhere, or normal numbers.
@@ -47,7 +47,7 @@ class AltMin:
 
     solver: Literal["auto", "exact", "cg", "sketch"] = "auto"
     steps: int = 2
-    sketch: Sketch = "count"
+    sketch: Sketch = "countsketch"
     initial: Literal["spectral", "random"] = "spectral"
     acceleration: int = 4
 

@@ -8,7 +8,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from learnsolve.kernels.places_numba import merged, rising
-from learnsolve.operators.sampled import sorted_places
+from learnsolve.operators.lines import sorted_places
 
 Duplicates = Literal["average", "refuse"]
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from learnsolve.operators.sampled import products_at
+
 Array = NDArray[Any]
 
 STEPS = 300
@@ -89,7 +91,6 @@ def gauss_newton(
     (True, True)
     """
     from learnsolve.kernels.gauss_newton_numba import tangent_residual, tangent_solve
-    from learnsolve.kernels.sampled_numba import residual
 
     m, n = shape
     if not 1 <= rank <= min(shape):
@@ -112,8 +113,8 @@ def gauss_newton(
     end = np.inf if timeout is None else monotonic() + timeout
     density = target.size / (m * n)
     left, s, right = _truncated(U, V, rank)
-    r, trial, none = np.empty_like(target), np.empty_like(target), np.zeros(n)
-    squares = residual(*pattern, target, none, left * s, right, r, 1)
+    r, trial = target - products_at(*pattern, left * s, right), np.empty_like(target)
+    squares = float(r @ r)
     history = [np.sqrt(squares) / norm]
     damping = 1e-2
     while history[-1] > rtol and len(history) <= maxiter and monotonic() < end and damping < LARGEST_DAMPING:
@@ -124,7 +125,8 @@ def gauss_newton(
         tangent_solve(*pattern, r, left, right, weights, core, A, B, accuracy, STEPS)
         expected = squares - tangent_residual(*pattern, r, left, right, A, B, trial)
         moved = _truncated(np.hstack([left, B + left * s]), np.hstack([A, right]), rank)
-        after = residual(*pattern, target, none, moved[0] * moved[1], moved[2], trial, 1)
+        trial = target - products_at(*pattern, moved[0] * moved[1], moved[2])
+        after = float(trial @ trial)
         gain = (squares - after) / expected if expected > 0 else -np.inf
         if after < squares:
             (left, s, right), squares = moved, after

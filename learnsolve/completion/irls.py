@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from learnsolve.completion.gauss_newton import gauss_newton
+from learnsolve.operators.sampled import products_at
 
 Array = NDArray[Any]
 
@@ -141,12 +142,11 @@ def _anneal(
     Returns the best residual with its factors, and whether the last iterate had σ_{k+1} ≪ σ_k.
     """
     from learnsolve.kernels.gauss_newton_numba import tangent_residual, tangent_solve
-    from learnsolve.kernels.sampled_numba import residual as residual_of
 
     m, n = observed.shape
     pattern, values = (observed.indptr, observed.indices), observed.data
     rest = observed.copy()
-    norm, scratch = np.linalg.norm(values), np.empty_like(values)
+    norm = np.linalg.norm(values)
     width = min(rank + 1 + SPARE, m, n)
 
     start = rng.standard_normal((n, width))
@@ -169,7 +169,7 @@ def _anneal(
 
         scale = np.sqrt(s[:rank])
         U, V = left[:, :rank] * scale, right[:, :rank] * scale
-        residual = float(np.sqrt(residual_of(*pattern, values, np.zeros(n), U, V, scratch, 1)) / norm)
+        residual = float(np.linalg.norm(values - products_at(*pattern, U, V)) / norm)
         history.append(residual)
         if report is not None:
             report(len(history), residual)

@@ -3,21 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Objective, spectral, sweeps
 from learnsolve.completion.anderson import Anderson
+from learnsolve.completion.checkpoint import Checkpoint
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.irls import irls
 from learnsolve.completion.result import Completion, balanced_svd
 from learnsolve.completion.theory import RobustAltMin, split_sweeps
-from learnsolve.files import replacing
-from learnsolve.operators.sampled import InMemory, Lines, Sampled
+from learnsolve.operators.lines import Lines
+from learnsolve.operators.sampled import Sampled
 from learnsolve.result import Status
 
 Array = NDArray[np.float64]
@@ -81,7 +80,7 @@ class Run:
     seed: int
     deadline: float | None
     callback: Callable[[Progress], Any] | None
-    checkpoint: Path | None
+    checkpoint: Checkpoint | None
 
     def __post_init__(self) -> None:
         counted = [self.sampled.counts(transposed) for transposed in (False, True)]
@@ -91,7 +90,6 @@ class Run:
         self.held_out: list[float] = []
         self.extras: dict[str, Any] = {"fitted_entries": self.sampled.nnz}
         self.factors = self._nothing(1)
-        self.saved = (time.perf_counter(), 0.0)
         self.anderson: Anderson | None = None
         self.held: dict[str, Any] = {}
 
@@ -139,38 +137,24 @@ class Run:
         return repr(about)
 
     def _save(self) -> None:
-        """Write the factors and the history, unless that was done not long ago."""
-        began = time.perf_counter()
-        last, took = self.saved
-        if self.checkpoint is None or began - last < 20 * took:
+        if self.checkpoint is None:
             return
         now, fast = self.factors, {} if self.anderson is None else self.anderson.state()
-        with replacing(self.checkpoint) as part, open(part, "wb") as stream:
-            np.savez(
-                stream, U=now.U, V=now.V, mean=now.mean, row_bias=now.row_bias, col_bias=now.col_bias,
-                observed=self.observed, held_out=self.held_out, described=self._described(), **fast,
-            )  # fmt: skip
-        ended = time.perf_counter()
-        self.saved = (ended, ended - began)
+        self.checkpoint.save(
+            self._described(),
+            U=now.U, V=now.V, mean=now.mean, row_bias=now.row_bias, col_bias=now.col_bias,
+            observed=self.observed, held_out=self.held_out, **fast,
+        )  # fmt: skip
 
     def resumed(self) -> bool:
         """Whether there was a checkpoint, from which the run now goes on."""
-        if self.checkpoint is None or not self.checkpoint.exists():
+        found = None if self.checkpoint is None else self.checkpoint.load(self._described())
+        if found is None:
             return False
-        try:
-            with open(self.checkpoint, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            described = str(found.pop("described"))
-            histories = [found.pop(name).tolist() for name in ("observed", "held_out")]
-            held = {name: found.pop(name) for name in ("points", "steps", "least", "ahead") if name in found}
-            factors = Factors(mean=float(found.pop("mean")), **found)
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ValueError(f"{self.checkpoint} is no checkpoint of a completion") from error
-        if described != self._described():
-            raise ValueError(
-                f"{self.checkpoint} is of another run: {described}, and this is {self._described()}"
-            )
-        self.factors, (self.observed, self.held_out), self.held = factors, histories, held
+        self.observed, self.held_out = (found.pop(name).tolist() for name in ("observed", "held_out"))
+        mean, factors = float(found.pop("mean")), ("U", "V", "row_bias", "col_bias")
+        self.factors = Factors(mean=mean, **{name: found.pop(name) for name in factors})
+        self.held = found
         return True
 
     def _left(self) -> Iterator[tuple[Lines, Array]]:
@@ -213,8 +197,6 @@ class Run:
 
     def grow(self) -> None:
         """Raise the rank by one, with the first singular vectors of what is left, while it helps."""
-        assert self.fit is not None
-        known = InMemory(self.fit.rows, self.fit.cols, self.fit.values, self.fit.shape)
         best, errors, shape = None, [], self.sampled.shape
         ceiling = min(LARGEST_RANK, max(1, self.sampled.nnz // (2 * sum(shape))), *shape)
         self.begin(self.start(1))
@@ -232,7 +214,7 @@ class Run:
                 best = (aside, rank, self.factors)
             if now <= self.rtol * self.size or rank - best[1] >= 2 or not np.isfinite(aside):
                 break
-            u, v = spectral(known.holding(*(left for _, left in self._left())), 1, self.seed)
+            u, v = spectral(self.sampled.holding(*(left for _, left in self._left())), 1, self.seed)
             self.factors = replace(
                 self.factors,
                 U=np.column_stack([self.factors.U, u]),

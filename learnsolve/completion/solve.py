@@ -4,7 +4,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from learnsolve.completion.altmin import AltMin, Factors, Objective
 from learnsolve.completion.aside import keep_aside, some_of
+from learnsolve.completion.checkpoint import Checkpoint
 from learnsolve.completion.entries import Duplicates, Entries, as_entries
 from learnsolve.completion.result import Completion
 from learnsolve.completion.run import Progress, Run
@@ -177,7 +177,7 @@ def complete(
             method if isinstance(method, str) else "altmin",
             sampled, fit, probe, aside, options, objective, rtol, maxiter, seed,
             None if timeout is None else began + timeout, callback,
-            None if checkpoint is None else Path(checkpoint),
+            None if checkpoint is None else Checkpoint(checkpoint),
         )  # fmt: skip
         if run.resumed():
             pass

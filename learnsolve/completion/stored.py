@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from learnsolve.completion.entries import Duplicates, Entries, as_entries, merge
 from learnsolve.files import replacing
-from learnsolve.operators.sampled import Lines, Sampled, sorted_places
+from learnsolve.operators.lines import Lines, sorted_places
+from learnsolve.operators.sampled import Sampled
 
 FORMAT = "learnsolve entries 1"
 RECORD = np.dtype([("row", np.int32), ("col", np.int32), ("value", np.float64)])

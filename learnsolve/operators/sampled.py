@@ -7,46 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from learnsolve.kernels import places_numba, rows_numba, sampled_numba
-from learnsolve.kernels.threads import threads
+from learnsolve.kernels import places_numba, rows, sparse
+from learnsolve.kernels.rows_reference import Rows
+from learnsolve.operators.lines import Lines, sorted_places, turned
 
 Array = NDArray[np.float64]
 RowSolver = Literal["exact", "cg", "sketch"]
-Sketch = Literal["count", "hadamard", "leverage"]
-SKETCHES = {"count": 0, "hadamard": 1, "leverage": 2}
+Sketch = Literal["countsketch", "srht", "leverage"]
+SKETCHES = {"countsketch": 0, "srht": 1, "leverage": 2}
 Loss = Literal["huber", "trimmed"]
 LOSSES = {None: 0, "huber": 1, "trimmed": 2}
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Sampled entries by line: consecutive rows of a matrix, or columns.
-
-    Attributes
-    ----------
-    first : int
-        The first of the lines.
-    indptr : (lines + 1,) int64 array
-        Where each line begins.
-    indices : (nnz,) integer array
-        The place in its line of each entry, rising.
-    values : (nnz,) float64 array
-    weights : (nnz,) float64 array
-        Empty if all are one.
-    """
-
-    first: int
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.integer]
-    values: Array
-    weights: Array
-
-    @property
-    def part(self) -> slice:
-        """Which lines these are."""
-        return slice(self.first, self.first + self.indptr.size - 1)
 
 
 @dataclass(frozen=True)
@@ -71,9 +45,9 @@ class RowProblems:
         Most steps of conjugate gradients.
     rtol : float
         What the gradient of a row is to be reduced to.
-    sketch : {"count", "hadamard", "leverage"}
-        By random signs and buckets (CountSketch); by a subsampled randomized Hadamard transform (SRHT); or
-        of entries that are drawn by their leverage scores in the whole factor.
+    sketch : {"countsketch", "srht", "leverage"}
+        By random signs and buckets; by a subsampled randomized Hadamard transform; or of entries that are
+        drawn by their leverage scores in the whole factor.
     seed : int
         Of the sketches.
     ridge : float
@@ -91,7 +65,7 @@ class RowProblems:
     solver: RowSolver = "exact"
     steps: int = 2
     rtol: float = 0.0
-    sketch: Sketch = "count"
+    sketch: Sketch = "countsketch"
     seed: int = 0
     ridge: float = 0.0
     unobserved: float = 0.0
@@ -107,14 +81,27 @@ class Sampled(ABC):
     ----------
     shape : (m, n)
     nnz : int
+    device : torch.device
+        Where rows are solved.
     """
 
     shape: tuple[int, int]
     nnz: int
+    device = torch.device("cpu")
 
     @abstractmethod
     def blocks(self, transposed: bool = False) -> Iterator[Lines]:
         """All rows, or columns, in blocks."""
+
+    def tensors(self, transposed: bool = False) -> Iterator[tuple[Lines, tuple[Tensor, ...]]]:
+        """Blocks, and their indptr, indices, values and weights on the device."""
+        for lines in self.blocks(transposed):
+            arrays = (lines.indptr, lines.indices, lines.values, lines.weights)
+            yield lines, tuple(torch.from_numpy(array) for array in arrays)
+
+    def there(self, array: Any) -> Tensor:
+        """An array of factors on the device."""
+        return torch.from_numpy(_flat(array)).to(self.device)
 
     def residual(
         self, U: Array, V: Array, row_bias: Array | None = None, col_bias: Array | None = None
@@ -126,14 +113,14 @@ class Sampled(ABC):
         U, V : (m, k) and (n, k) arrays
         row_bias, col_bias : (m,) and (n,) arrays, optional
         """
-        offset, U, V = np.zeros(self.shape[1]) if col_bias is None else col_bias, _flat(U), _flat(V)
-        for lines in self.blocks():
-            left, out = lines.values, np.empty(lines.values.size)
+        left, right = self.there(U), self.there(V)
+        for lines, (indptr, indices, values, _) in self.tensors():
+            found = (values - sparse.sampled_product(indptr, indices, left[lines.part], right)).cpu().numpy()
             if row_bias is not None:
-                left = left - np.repeat(row_bias[lines.part], np.diff(lines.indptr))
-            size = threads(left.size * U.shape[1])
-            sampled_numba.residual(lines.indptr, lines.indices, left, offset, U[lines.part], V, out, size)
-            yield lines, out
+                found -= np.repeat(row_bias[lines.part], np.diff(lines.indptr))
+            if col_bias is not None:
+                found -= col_bias[lines.indices]
+            yield lines, found
 
     def times(
         self, X: Array, transposed: bool = False, change: Callable[[Array], Array] | None = None
@@ -152,13 +139,17 @@ class Sampled(ABC):
         -------
         (m, k) or (n, k) array
         """
-        X = _flat(X)
-        out = np.empty((self.shape[int(transposed)], X.shape[1]))
-        for lines in self.blocks(transposed):
-            values = lines.values if change is None else change(lines.values)
-            size = threads(values.size * X.shape[1])
-            sampled_numba.rows_sum.parallel(lines.indptr, lines.indices, values, X, out[lines.part], size)
+        right = self.there(X)
+        out = np.empty((self.shape[int(transposed)], right.shape[1]))
+        for lines, (indptr, indices, values, _) in self.tensors(transposed):
+            if change is not None:
+                values = self.there(change(lines.values))
+            out[lines.part] = sparse.spmv(indptr, indices, values, right).cpu().numpy()
         return out
+
+    def holding(self, values: Array) -> "InMemory":
+        """Other values at the same places, in the order of rows; in memory."""
+        raise NotImplementedError(f"{type(self).__name__} does not hold its places in memory")
 
     def counts(self, transposed: bool = False) -> tuple[NDArray[np.int64], Array]:
         """How many entries each row, or column, has, and the sums of their squares."""
@@ -218,29 +209,31 @@ class Sampled(ABC):
             NaN unless asked for.
         """
         how = how or RowProblems()
-        n, k = features.shape
         back, ridge, base = whitening(features, how)
-        W, x = _flat(features @ back), _flat(np.linalg.solve(back, start.T).T)
-        total = 0.0
-        for lines in self.blocks(transposed):
-            size = threads(lines.values.size * k)
-            squares = np.zeros(lines.indptr.size - 1 if measure else 0)
-            given = (
-                lines.indptr, lines.indices, lines.values, lines.weights,
-                np.zeros(n) if offset is None else offset,
-                W, ridge, base, float(how.unobserved), LOSSES[how.loss], float(how.reach), x[lines.part],
+        x = self.there(np.linalg.solve(back, start.T).T)
+        W, near, far = (self.there(array) for array in (features @ back, ridge, base))
+        shift = self.there(np.zeros(len(features)) if offset is None else offset)
+        found, total = np.empty(x.shape), 0.0
+        for lines, (indptr, indices, values, weights) in self.tensors(transposed):
+            problems = Rows(
+                indptr, indices, values, weights, shift, W, near, far,
+                float(how.unobserved), LOSSES[how.loss], float(how.reach),
             )  # fmt: skip
-            if how.nonnegative:
-                rows_numba.rows_nonnegative.parallel(*given, how.steps, squares, size)
-            elif how.solver == "exact":
-                rows_numba.rows_exact.parallel(*given, squares, size)
-            else:
-                buckets, steps = (4 * k, how.steps) if how.solver == "sketch" else (0, how.steps)
-                rows_numba.rows_cg.parallel(
-                    *given, SKETCHES[how.sketch], buckets, how.seed, how.rtol, steps, squares, size
-                )
-            total += float(squares.sum())
-        return x @ back.T, total if measure else float("nan")
+            squares = x.new_empty(len(indptr) - 1) if measure else None
+            found[lines.part] = _solved(problems, x[lines.part], how, squares).cpu().numpy()
+            total += float(squares.sum()) if squares is not None else float("nan")
+        return found @ back.T, total
+
+
+def _solved(problems: Rows, x: Tensor, how: RowProblems, squares: Tensor | None) -> Tensor:
+    if how.nonnegative:
+        return rows.nonnegative(problems, x, how.steps, squares)
+    if how.solver == "exact":
+        return rows.exact(problems, x, squares)
+    if how.solver == "cg":
+        return rows.cg(problems, x, how.steps, how.rtol, squares)
+    sketch = {"sketch": SKETCHES[how.sketch], "buckets": 4 * x.shape[1], "seed": how.seed}
+    return rows.cg(problems, x, how.steps, how.rtol, squares, **sketch)
 
 
 class InMemory(Sampled):
@@ -273,8 +266,9 @@ class InMemory(Sampled):
         self.shape, self.nnz = shape, rows.size
         # Kernels are compiled for each type that they meet.
         kind = np.int32 if max(shape) < 2**31 else np.int64
-        rows, cols, values = np.ascontiguousarray(rows, kind), np.ascontiguousarray(cols, kind), _flat(values)
-        weights = None if weights is None else _flat(weights)
+        rows, cols = (np.require(index, kind, ["C", "W"]) for index in (rows, cols))
+        values = np.require(values, np.float64, ["C", "W"])
+        weights = None if weights is None else np.require(weights, np.float64, ["C", "W"])
         if places_numba.rising(rows, cols) >= 0:
             rows, cols, values, weights = sorted_places(rows, cols, values, weights, shape)
         self.by_row = Lines(
@@ -287,7 +281,7 @@ class InMemory(Sampled):
         self.by_column = turned(self.by_row, shape[1])
 
     def holding(self, values: Array) -> "InMemory":
-        """Other values at the same places, in the order of rows."""
+        """See `Sampled.holding`."""
         lines, (m, _) = self.by_row, self.shape
         rows = np.repeat(np.arange(m, dtype=lines.indices.dtype), np.diff(lines.indptr))
         return InMemory(rows, lines.indices, values, self.shape)
@@ -301,47 +295,6 @@ class InMemory(Sampled):
         lines = self.by_row
         data = lines.values if values is None else values
         return scipy.sparse.csr_array((data, lines.indices, lines.indptr), shape=self.shape)
-
-
-def sorted_places(
-    rows: NDArray[np.integer],
-    cols: NDArray[np.integer],
-    values: Array,
-    weights: Array | None,
-    shape: tuple[int, int],
-) -> tuple[NDArray[np.integer], NDArray[np.integer], Array, Array | None]:
-    """Entries by row, in a row by column; those of one place as they came."""
-    if sum(shape) > 1_000_000 + 20 * rows.size:
-        chosen = np.lexsort((cols, rows))
-        return rows[chosen], cols[chosen], values[chosen], None if weights is None else weights[chosen]
-    payload: NDArray[Any] = values if weights is None else np.arange(rows.size)
-    minor, turned_payload = np.empty_like(rows), np.empty_like(payload)
-    indptr = places_numba.begins_of(cols, shape[1])
-    places_numba.by_line(cols, rows, payload, indptr, minor, turned_payload)
-    begins = places_numba.begins_of(rows, shape[0])
-    found: NDArray[Any] = np.empty_like(cols)
-    order: NDArray[Any] = np.empty_like(payload)
-    places_numba.turned(indptr, minor, turned_payload, begins[:-1].copy(), found, order, 0)
-    lines: NDArray[Any] = np.repeat(np.arange(shape[0], dtype=rows.dtype), np.diff(begins))
-    if weights is None:
-        return lines, found, order, None
-    return lines, found, values[order], weights[order]
-
-
-def turned(lines: Lines, size: int) -> Lines:
-    """All rows as columns."""
-    indptr = places_numba.begins_of(lines.indices, size)
-    indices, values = np.empty_like(lines.indices), np.empty_like(lines.values)
-    places_numba.turned(
-        lines.indptr, lines.indices, lines.values, indptr[:-1].copy(), indices, values, lines.first
-    )
-    weights = lines.weights
-    if weights.size:
-        weights = np.empty_like(weights)
-        places_numba.turned(
-            lines.indptr, lines.indices, lines.weights, indptr[:-1].copy(), indices, weights, lines.first
-        )
-    return Lines(0, indptr, indices, values, weights)
 
 
 def whitening(features: Array, how: RowProblems) -> tuple[Array, Array, Array]:
@@ -374,5 +327,20 @@ def whitening(features: Array, how: RowProblems) -> tuple[Array, Array, Array]:
     return back, _flat(damping), np.zeros((k, k))
 
 
+def products_at(
+    indptr: NDArray[np.integer], indices: NDArray[np.integer], U: Array, V: Array
+) -> NDArray[np.float64]:
+    """``U V^T`` at the places of compressed rows.
+
+    Examples
+    --------
+    >>> places = np.array([0, 1]), np.array([1])
+    >>> products_at(*places, np.array([[2.0]]), np.array([[3.0], [4.0]])).tolist()
+    [8.0]
+    """
+    tensors = (torch.from_numpy(array) for array in (indptr, indices, _flat(U), _flat(V)))
+    return sparse.sampled_product(*tensors).numpy()
+
+
 def _flat(array: Any) -> Array:
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.require(array, np.float64, ["C", "W"])

@@ -1,6 +1,6 @@
 """Known entries on a GPU."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learnsolve.kernels import rows, sparse
-from learnsolve.kernels.rows_reference import Rows
-from learnsolve.operators.sampled import LOSSES, InMemory, Lines, RowProblems, Sampled, whitening
+from learnsolve.operators.lines import Lines
+from learnsolve.operators.sampled import InMemory, RowProblems, Sampled
 
 Array = NDArray[np.float64]
 
@@ -34,77 +33,30 @@ class OnDevice(Sampled):
     def __init__(self, known: InMemory, device: torch.device | str) -> None:
         self.shape, self.nnz, self.known = known.shape, known.nnz, known
         self.device = torch.device(device)
-        self._lines = [
-            [self._there(part) for part in (lines.indptr, lines.indices, lines.values, lines.weights)]
-            for lines in (known.by_row, known.by_column)
+        self._tensors = [
+            [
+                (lines, tuple(part.to(self.device) for part in parts))
+                for lines, parts in known.tensors(transposed)
+            ]
+            for transposed in (False, True)
         ]
-
-    def _there(self, array: Any) -> Tensor:
-        return torch.tensor(np.ascontiguousarray(array), device=self.device)
 
     def blocks(self, transposed: bool = False) -> Iterator[Lines]:
         """All of them at once, as they are in memory."""
-        yield from self.known.blocks(transposed)
+        return self.known.blocks(transposed)
 
-    def residual(
-        self, U: Array, V: Array, row_bias: Array | None = None, col_bias: Array | None = None
-    ) -> Iterator[tuple[Lines, Array]]:
-        """See `Sampled.residual`."""
-        left = self._left(self._there(U), self._there(V), transposed=False)
-        lines = self.known.by_row
-        found = left.cpu().numpy()
-        if row_bias is not None:
-            found -= np.repeat(row_bias, np.diff(lines.indptr))
-        if col_bias is not None:
-            found -= col_bias[lines.indices]
-        yield lines, found
+    def tensors(self, transposed: bool = False) -> Iterator[tuple[Lines, tuple[Tensor, ...]]]:
+        """All of them at once, as they are on the device."""
+        return iter(self._tensors[transposed])
 
-    def _left(self, own: Tensor, other: Tensor, transposed: bool) -> Tensor:
-        indptr, indices, values, _ = self._lines[transposed]
-        return values - sparse.sampled_product(indptr, indices, own, other)
-
-    def times(
-        self, X: Array, transposed: bool = False, change: Callable[[Array], Array] | None = None
-    ) -> Array:
-        """See `Sampled.times`."""
-        indptr, indices, values, _ = self._lines[transposed]
-        if change is not None:
-            values = self._there(change(values.cpu().numpy()))
-        return sparse.spmv(indptr, indices, values, self._there(X)).cpu().numpy()
+    def holding(self, values: Array) -> InMemory:
+        """See `Sampled.holding`."""
+        return self.known.holding(values)
 
     def solve_rows(
-        self,
-        features: Array,
-        start: Array,
-        how: RowProblems | None = None,
-        *,
-        transposed: bool = False,
-        offset: Array | None = None,
-        measure: bool = False,
+        self, features: Array, start: Array, how: RowProblems | None = None, **options: Any
     ) -> tuple[Array, float]:
-        """See `Sampled.solve_rows`.
-
-        Raises
-        ------
-        ValueError
-            Rows are to be solved by a sketch, or without negative numbers.
-        """
-        how = how or RowProblems()
-        if how.solver == "sketch" or how.nonnegative:
+        """See `Sampled.solve_rows`; ValueError for sketches, and for vectors that must not be negative."""
+        if how is not None and (how.solver == "sketch" or how.nonnegative):
             raise ValueError("on a device rows are solved 'exact' or by 'cg', and may be negative")
-        back, ridge, base = whitening(features, how)
-        given = np.zeros(len(features)) if offset is None else offset
-        W, x = self._there(features @ back), self._there(np.linalg.solve(back, start.T).T)
-        indptr, indices, values, weights = self._lines[transposed]
-        problems = Rows(
-            indptr, indices, values, weights, self._there(given), W, self._there(ridge), self._there(base),
-            float(how.unobserved), LOSSES[how.loss], float(how.reach),
-        )  # fmt: skip
-        found = (
-            rows.exact(problems, x) if how.solver == "exact" else rows.cg(problems, x, how.steps, how.rtol)
-        )
-        squares = float("nan")
-        if measure:
-            left = self._left(found, W, transposed) - problems.offset[problems.indices.long()]
-            squares = float(left @ left)
-        return found.cpu().numpy() @ back.T, squares
+        return super().solve_rows(features, start, how, **options)

@@ -1,17 +1,12 @@
-"""CPU kernels for the entries of a product of factors at sampled places.
+"""CPU kernels that gather the rows of a factor which a line's entries name, a chunk of entries at a time.
 
-Entries are in compressed rows. Rows of the factor are gathered a chunk of entries at a time and turned, so
-that all inner loops run over entries. Users of these kernels call their parallel form for one thread too:
-results are the same for any number.
+A chunk is turned, so that all loops over it run over entries.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from learnsolve.kernels.sparse_numba import _first_row
-from learnsolve.kernels.threads import MATH, kernel
+from learnsolve.kernels.threads import MATH
 
 CHUNK = 128
 # Rows of a chunk are not a power of two apart, or they would share a few sets of the cache.
@@ -104,63 +99,3 @@ def _adjoint(P, o, count, k, r, g):
         for e in range(count):
             total += P[o + c, e] * r[e]
         g[c] += total
-
-
-@kernel
-def _residual(indptr, indices, values, offset, U, V, out, squares, threads):
-    k = U.shape[1]
-    for t in prange(threads):
-        P, r = np.zeros((_padded(k), STRIDE)), np.empty(CHUNK)
-        for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
-            begin, end, total = indptr[i], indptr[i + 1], 0.0
-            for first in range(begin, end, CHUNK):
-                count = min(CHUNK, end - first)
-                _pack(indices, V, first, count, P, 0)
-                _wanted(indices, values, offset, first, count, r)
-                _subtract(P, 0, count, k, U[i], r)
-                for e in range(count):
-                    out[first + e] = r[e]
-                    total += r[e] * r[e]
-            squares[i] = total
-
-
-def residual(
-    indptr: Any, indices: Any, values: Any, offset: Any, U: Any, V: Any, out: Any, threads: int
-) -> float:
-    """Write ``value_p - offset_j - U_i . V_j`` of all entries to ``out``; returns the sum of squares.
-
-    Parameters
-    ----------
-    indptr : (m + 1,) int64 array
-    indices : (nnz,) int32 array
-    values, out : (nnz,) float64 arrays
-    offset : (n,) float64 array
-    U, V : (m, k) and (n, k) float64 arrays
-    threads : int
-
-    Examples
-    --------
-    >>> out = np.empty(2)
-    >>> columns = np.array([0, 1], np.int32)
-    >>> U, V = np.array([[2.0]]), np.array([[3.0], [4.0]])
-    >>> residual(np.array([0, 2]), columns, np.array([6.0, 9.0]), np.zeros(2), U, V, out, 1), out.tolist()
-    (1.0, [0.0, 1.0])
-    """
-    squares = np.zeros(U.shape[0])
-    U, V = np.ascontiguousarray(U), np.ascontiguousarray(V)
-    _residual.parallel(indptr, indices, values, offset, U, V, out, squares, threads)
-    return float(squares.sum())
-
-
-@kernel
-def rows_sum(indptr, indices, values, X, out, threads):
-    """Every row's entries times the rows of ``X`` that they name, added up: the sparse matrix times ``X``."""
-    k = X.shape[1]
-    for t in prange(threads):
-        P = np.zeros((_padded(k), STRIDE))
-        for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
-            out[i] = 0.0
-            for first in range(indptr[i], indptr[i + 1], CHUNK):
-                count = min(CHUNK, indptr[i + 1] - first)
-                _pack(indices, X, first, count, P, 0)
-                _adjoint(P, 0, count, k, values[first : first + count], out[i])

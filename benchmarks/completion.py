@@ -170,12 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if len(mine) > 1:
                     grown = exponent([row[name] for row in mine], [row["sweep"] for row in mine])
                     console.print(f"{solver}, {other} {fixed:,}: a sweep grows as {name} to the {grown:.2f}")
-    record = {
-        "conditions": measure.conditions(options.threads),
-        "options": {**vars(options), "json": str(options.json)},
-        "rows": rows,
-    }
-    path = measure.write("completion", options.json, record)
+    path = measure.write_rows("completion", options, rows, options.threads)
     console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -100,9 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{row['seconds']:.2f}",
         )
     console.print(shown)
-    about = {name: str(value) for name, value in vars(options).items()}
-    record = {"conditions": measure.conditions(1), "options": about, "rows": rows}
-    path = measure.write("completion_few", options.json, record)
+    path = measure.write_rows("completion_few", options, rows)
     console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -379,9 +379,7 @@ def main(arguments: list[str] | None = None) -> int:
             row["method"], *("" if row[field] is None else format(row[field], form) for field, form in cells)
         )
     console.print(shown)
-    about = {**vars(options), "json": str(options.json)}
-    record = {"conditions": measure.conditions(options.threads), "options": about, "rows": rows}
-    path = measure.write("completion_peers", options.json, record)
+    path = measure.write_rows("completion_peers", options, rows, options.threads)
     console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -53,6 +53,8 @@ def method_of(name: str, options: argparse.Namespace) -> Any:
 
 def rate(errors: Any) -> float:
     """What a sweep leaves of the error: the median of the last half, where convergence is linear."""
+    if len(errors) < 2:
+        return 0.0
     ratios = np.asarray(errors[1:]) / np.asarray(errors[:-1])
     return float(np.median(ratios[len(ratios) // 2 :]))
 
@@ -126,9 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(shown)
     if options.plot is not None:
         draw(rows, options.plot)
-    about = {name: str(value) for name, value in vars(options).items()}
-    record = {"conditions": measure.conditions(1), "options": about, "rows": rows}
-    path = measure.write("completion_rates", options.json, record)
+    path = measure.write_rows("completion_rates", options, rows)
     console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -192,3 +192,9 @@ def write(name: str, path: Path | None, record: dict[str, Any]) -> Path:
     with replacing(path) as part:
         part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
+
+
+def write_rows(name: str, options: Any, rows: list[dict[str, Any]], threads: int = 1) -> Path:
+    """Write the rows of a table with their conditions and the options of the command (see `write`)."""
+    about = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    return write(name, options.json, {"conditions": conditions(threads), "options": about, "rows": rows})

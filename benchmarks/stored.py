@@ -108,11 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print(repr(res))
     print(f"{known.nnz:,} entries, error at unseen places {record['error']:.1e}, peak {peak:.2f} GiB")
-    conditions = measure.conditions(options.threads)
-    about = {name: str(value) for name, value in vars(options).items()}
-    written = measure.write(
-        "stored", options.json, {"conditions": conditions, "options": about, "rows": [record]}
-    )
+    written = measure.write_rows("stored", options, [record], options.threads)
     print(f"written to {written}")
     return 0
 

@@ -73,6 +73,13 @@ def _damped(ridge, base, c, inside, p, entries, k, DAMPED: tl.constexpr):
 
 
 @triton.jit
+def _features(indices, W, p, stored, c, inside, k):
+    """The columns of entries, and the rows of the factor that they name."""
+    j = tl.load(indices + p, mask=stored, other=0).to(tl.int64)
+    return j, tl.load(W + j[:, None] * k + c[None, :], mask=stored[:, None] & inside[None, :], other=0)
+
+
+@triton.jit
 def cg_kernel(
     indptr, indices, values, weights, offset, W, ridge, base, U, scalars, kept, k, steps,
     WEIGHTED: tl.constexpr, LOSS: tl.constexpr, DAMPED: tl.constexpr, K: tl.constexpr, TILE: tl.constexpr,
@@ -94,8 +101,7 @@ def cg_kernel(
     while offset_now < end:
         p = offset_now + e
         stored = p < end
-        j = tl.load(indices + p, mask=stored, other=0).to(tl.int64)
-        f = tl.load(W + j[:, None] * k + c[None, :], mask=stored[:, None] & inside[None, :], other=0)
+        j, f = _features(indices, W, p, stored, c, inside, k)
         x = tl.load(values + p, mask=stored, other=0) - tl.load(offset + j, mask=stored, other=0)
         left = x - tl.sum(f * u[None, :], axis=1)
         w = tl.where(stored, _weigh(weights, p, stored, left, reach, WEIGHTED, LOSS) - unobserved, 0.0)
@@ -110,8 +116,7 @@ def cg_kernel(
         while offset_now < end:
             p = offset_now + e
             stored = p < end
-            j = tl.load(indices + p, mask=stored, other=0).to(tl.int64)
-            f = tl.load(W + j[:, None] * k + c[None, :], mask=stored[:, None] & inside[None, :], other=0)
+            _, f = _features(indices, W, p, stored, c, inside, k)
             w = tl.load(kept + p, mask=stored, other=0)
             q += tl.sum(f * (w * tl.sum(f * d[None, :], axis=1))[:, None], axis=0)
             offset_now += TILE

@@ -1,6 +1,5 @@
 """Ratings of people: a file of MovieLens by its path, and a simulated one in its format."""
 
-import importlib.util
 import itertools
 import os
 import warnings
@@ -142,8 +141,7 @@ def test_simulated_ratings_are_predicted_better_than_by_biases(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", list(PEERS))
 def test_simulated_ratings_are_predicted_as_by_the_peers(tmp_path, peer):
-    if not importlib.util.find_spec(peer):
-        pytest.skip(f"{peer} is not installed")
+    pytest.importorskip(peer, reason="a peer to compare with, which no extra of ours installs")
     path = simulated(tmp_path / "u.data")
     found, theirs = ours(path), PEERS[peer](path)
     print(f"RMSE {found:.4f}, {peer} {theirs:.4f}")
@@ -154,8 +152,8 @@ def test_simulated_ratings_are_predicted_as_by_the_peers(tmp_path, peer):
 @pytest.mark.skipif(PATH is None, reason="LEARNSOLVE_RATINGS names no file of ratings")
 @pytest.mark.parametrize("peer", ["biases", *PEERS])
 def test_ratings_of_people_are_predicted_as_by_the_peers(peer):
-    if peer in PEERS and not importlib.util.find_spec(peer):
-        pytest.skip(f"{peer} is not installed")
+    if peer in PEERS:
+        pytest.importorskip(peer, reason="a peer to compare with, which no extra of ours installs")
     found, theirs = ours(PATH), {"biases": by_biases, **PEERS}[peer](PATH)
     print(f"RMSE {found:.4f}, {peer} {theirs:.4f}")
     assert found <= theirs

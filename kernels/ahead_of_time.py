@@ -86,7 +86,7 @@ def variants() -> Iterator[tuple[str, Any, dict[str, str], dict[str, int]]]:
                 _signature(rows_triton.normal_kernel, sums, real, rows),
                 sums,
             )
-            steps = {**sums, "DAMPED": loss > 0, "TILE": 16}
+            steps = {**sums, "DAMPED": loss > 0, "TILE": 8}
             yield (
                 f"rows.cg.{loss}.{real}",
                 rows_triton.cg_kernel,

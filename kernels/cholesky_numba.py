@@ -7,6 +7,8 @@ from learnsolve.kernels.threads import MATH
 
 # How many systems are solved at once.
 LANES = 8
+# A multiple of the diagonal that makes any finite matrix positive definite.
+HIGHEST = 1e10
 
 
 @njit(fastmath=MATH, cache=True)
@@ -28,8 +30,8 @@ def solve_factored(G, x):
 def cholesky(G, L, k):
     """The lower factor of the first rows of ``G`` into ``L``; if need be of ``G`` and a small diagonal.
 
-    It is 1e-10 of the largest diagonal element, or as many times ten as make it positive definite. Returns
-    False if ``G`` is zero.
+    It is 1e-10 of the largest diagonal element, or as many times ten as make it positive definite; if nothing
+    does, for ``G`` is not finite, the factor is NaN. Returns False if ``G`` is zero.
     """
     most, lift = 0.0, 0.0
     for c in range(k):
@@ -56,6 +58,9 @@ def cholesky(G, L, k):
         if done:
             return True
         lift = max(10 * lift, 1e-10)
+        if not lift < HIGHEST:
+            L[:] = np.nan
+            return True
 
 
 @njit(fastmath=MATH, cache=True)

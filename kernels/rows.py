@@ -15,6 +15,8 @@ from learnsolve.kernels.threads import threads
 
 # Elements of matrices of normal equations that are held at a time on a GPU.
 HELD = 1 << 26
+# A multiple of the diagonal that makes any finite matrix positive definite.
+HIGHEST = 1e10
 
 
 def _form(U: Tensor) -> str:
@@ -145,15 +147,27 @@ def solved(G: Tensor, y: Tensor) -> Tensor:
     ----------
     G : (m, k, k) tensor
     y : (m, k) tensor
+
+    Returns
+    -------
+    (m, k) tensor
+        NaN for matrices that are not finite, zero for those that are zero.
+
+    Examples
+    --------
+    >>> solved(2 * torch.eye(2)[None], torch.ones(1, 2))
+    tensor([[0.5000, 0.5000]])
     """
     most, lift = G.diagonal(dim1=-2, dim2=-1).amax(dim=-1), 0.0
     found, left = torch.zeros_like(y), torch.nonzero(most > 0).reshape(-1)
     eye = torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)
-    while len(left):
+    while len(left) and lift < HIGHEST:
         L, failed = torch.linalg.cholesky_ex(G[left] + (lift * most[left])[:, None, None] * eye)
         good = failed == 0
         found[left[good]] = torch.cholesky_solve(y[left[good], :, None], L[good])[..., 0]
         left, lift = left[~good], max(10 * lift, 1e-10)
+    found[left] = torch.nan
+    found[most.isnan()] = torch.nan
     return found
 
 

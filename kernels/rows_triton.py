@@ -108,6 +108,8 @@ def cg_kernel(
         tl.store(kept + p, w, mask=stored)
         r += tl.sum(f * (w * left + unobserved * x)[:, None], axis=0)
         offset_now += TILE
+    # What an entry weighs is read by other threads than wrote it.
+    tl.debug_barrier()
     rr = tl.sum(r * r, axis=0)
     first, d, step, going = rr, r, 0, True
     while (step < steps) & going:
@@ -175,6 +177,6 @@ def cg(rows: Rows, U: Tensor, steps: int, rtol: float) -> Tensor:
         cg_kernel[(len(U),)](
             rows.indptr, rows.indices, rows.values, rows.weights, rows.offset, rows.W, rows.ridge, rows.base,
             found, scalars, kept, k, steps,
-            WEIGHTED=len(rows.weights) > 0, LOSS=rows.loss, DAMPED=damped, K=K, TILE=max(4, 256 // K),
+            WEIGHTED=len(rows.weights) > 0, LOSS=rows.loss, DAMPED=damped, K=K, TILE=max(4, 128 // K),
         )  # fmt: skip
     return found

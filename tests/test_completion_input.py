@@ -119,3 +119,21 @@ def test_duplicates():
 def test_what_does_not_go_together_is_named(options, words):
     with pytest.raises(ValueError, match=words):
         learnsolve.complete(np.eye(3), **({"rank": 1} | options))
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize("size", [1e160, 1e300, 1e-160, 1e-300])
+def test_values_whose_squares_are_no_numbers_are_refused(size, device):
+    known = size * np.outer(np.arange(1.0, 9), np.arange(1.0, 7))
+    with pytest.raises(ValueError, match="root mean square"):
+        learnsolve.complete(known, 1, device=device)
+
+
+@pytest.mark.parametrize("size", [1e60, 1e-60])
+@pytest.mark.parametrize("method", ["altmin", "auto", "irls"])
+def test_values_of_any_other_size_are_completed(size, method):
+    M = size * np.outer(np.arange(1.0, 30), np.arange(1.0, 27) % 7 + 1)
+    known = np.where(np.random.default_rng(0).random(M.shape) < 0.6, M, np.nan)
+    res = learnsolve.complete(known, 1, method)
+    assert res.success
+    assert res.to_dense() == pytest.approx(M, rel=1e-4)

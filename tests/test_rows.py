@@ -38,6 +38,27 @@ def test_the_reference_takes_what_the_others_do_not():
     torch.testing.assert_close(rows.cg(problems, U, 2).double(), rows.cg(double, V, 2), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [(0, 0), (1, 0)])
+def test_matrices_that_are_not_finite_end_as_nan(bad, place):
+    G, y = torch.eye(2, dtype=torch.float64).repeat(3, 1, 1), torch.ones(3, 2, dtype=torch.float64)
+    G[1][place] = bad
+    G[1].T[place] = bad
+    G[2] = 0
+    found = rows.solved(G, y)
+    assert found[0].tolist() == [1.0, 1.0]
+    assert found[1].isnan().all()
+    assert found[2].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("k", [3, 70])
+def test_rows_of_features_that_are_not_finite_end(bad, k):
+    problems, U = row_case(k, torch.float64, 0, False, False)
+    problems.W[int(problems.indices[0]), 1] = bad
+    assert not rows.exact(problems, U)[0].isfinite().all()
+
+
 def device_problem(device):
     p = low_rank((90, 70), 3, entries=3000, seed=0)
     known = InMemory(p.rows, p.cols, p.values, p.shape, np.random.default_rng(0).uniform(0.5, 2, 3000))

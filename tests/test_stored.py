@@ -117,6 +117,31 @@ def test_files_that_are_refused(tmp_path):
         StoredEntries(path)
 
 
+@pytest.mark.parametrize("field", ["by_row/indices", "by_column/indices", "by_row/values"])
+def test_a_file_that_was_damaged_is_no_wrong_answer(tmp_path, field):
+    p, known = problem()
+    path = tmp_path / "a.h5"
+    store_entries(path, parts(known), p.shape).close()
+    with h5py.File(path, "r+") as file:
+        file[field][7] = np.nan if field.endswith("values") else 10**6
+    with pytest.raises(ValueError, match="damaged"):
+        learnsolve.complete(StoredEntries(path), 3)
+
+
+@pytest.mark.parametrize("field", ["by_row/indptr", "by_column/indptr"])
+def test_a_file_whose_lines_do_not_fit_is_refused(tmp_path, field):
+    p, known = problem()
+    path = tmp_path / "a.h5"
+    store_entries(path, parts(known), p.shape).close()
+    with h5py.File(path, "r+") as file:
+        file[field][3] = 10**9
+    with pytest.raises(ValueError, match="holds no entries"):
+        StoredEntries(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="holds no entries"):
+        StoredEntries(path)
+
+
 def test_options_that_are_refused(tmp_path):
     held = store_entries(tmp_path / "a.h5", [([0, 1], [1, 0], [1.0, 5.0])], (2, 2))
     for options, words in (

@@ -191,17 +191,18 @@ def _draw(path: Path, result: "Completion") -> None:
 
 
 def _report(known: "Ratings", result: "Completion", written: list[Path]) -> None:
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(show_header=False)
+    shown, aside = Table(show_header=False), result.held_out[-1]
     m, n = known.shape
     for name, value in (
         ("entries", f"{known.values.size:,} of {m:,} x {n:,}"),
         ("rank", str(result.rank)),
         ("sweeps", f"{result.iterations} in {result.seconds:.2f} s"),
         ("observed error", f"{result.relative_residual:.3e} of the values' norm"),
-        ("RMSE held out", f"{result.held_out[-1]:.5g}"),
+        ("RMSE held out", "nothing was held out" if np.isnan(aside) else f"{aside:.5g}"),
         ("status", f"{result.status.name}: {result.extras.get('ended', result.status.value)}"),
     ):
         shown.add_row(name, value)

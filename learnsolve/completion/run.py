@@ -35,6 +35,8 @@ SPIKE = 10.0
 # How many times larger than the observed error that of entries kept aside may be.
 GENERALISES = 3.0
 LARGEST_RANK = 50
+# Of values whose squares, and those of what comes of them, neither overflow nor vanish.
+LARGEST_SCALE = 1e70
 
 
 class _StoppedError(Exception):
@@ -85,7 +87,13 @@ class Run:
     def __post_init__(self) -> None:
         counted = [self.sampled.counts(transposed) for transposed in (False, True)]
         self.counts, self.squares = [count for count, _ in counted], [square for _, square in counted]
-        self.size = float(np.sqrt(self.squares[0].sum()))
+        with np.errstate(over="ignore"):
+            self.size = float(np.sqrt(self.squares[0].sum()))
+        if not (1 / LARGEST_SCALE <= self._scale() <= LARGEST_SCALE or not self.probe.values.any()):
+            raise ValueError(
+                f"the root mean square of the values is {self._scale():g}; "
+                f"{1 / LARGEST_SCALE:g} to {LARGEST_SCALE:g} are accepted"
+            )
         self.observed: list[float] = []
         self.held_out: list[float] = []
         self.extras: dict[str, Any] = {"fitted_entries": self.sampled.nnz}

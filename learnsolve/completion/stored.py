@@ -58,28 +58,43 @@ class StoredEntries(Sampled):
                 raise KeyError
             m, n = (int(size) for size in self._file.attrs["shape"])
             self.shape, self.nnz = (m, n), int(self._file.attrs["nnz"])
-            self.probe, aside = self._some("probe"), self._some("aside")
-            self._begins = [self._file[name]["indptr"][:] for name in ("by_row", "by_column")]
-        except (OSError, KeyError) as error:
+            probe, self.aside = self._some("probe"), self._some("aside")
+            self._begins = [self._lines(name, size) for name, size in (("by_row", m), ("by_column", n))]
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no entries as learnsolve stores them") from error
-        self.aside = aside if aside.nnz else None
+        if probe is None:
+            raise ValueError(f"{path} holds no entries")
+        self.probe = probe
 
-    def _some(self, name: str) -> Entries:
+    def _lines(self, name: str, size: int) -> NDArray[np.int64]:
+        """Where lines begin; ValueError if that, or what they hold, is not as it was written."""
         group = self._file[name]
-        return Entries(group["rows"][:], group["cols"][:], group["values"][:], self.shape)
+        indptr = group["indptr"][:]
+        sound = indptr.shape == (size + 1,) and indptr.dtype == np.int64 and indptr[0] == 0
+        sound = sound and indptr[-1] == self.nnz and bool((np.diff(indptr) >= 0).all())
+        for field, dtype in (("indices", np.int32), ("values", np.float64)):
+            data = group[field]
+            sound = sound and data.dtype == dtype and data.ndim == 1 and len(data) >= self.nnz
+        if not sound:
+            raise ValueError
+        return indptr
+
+    def _some(self, name: str) -> Entries | None:
+        """Entries that are held in memory; None if there are none."""
+        parts = tuple(self._file[name][field][:] for field in ("rows", "cols", "values"))
+        return as_entries(parts, self.shape, duplicates="keep") if parts[0].size else None
 
     def blocks(self, transposed: bool = False) -> Iterator[Lines]:
         """All rows, or columns, in blocks of a few million entries."""
         group, indptr = self._file["by_column" if transposed else "by_row"], self._begins[transposed]
         for first, last in _runs(indptr, READ):
             begin, end = int(indptr[first]), int(indptr[last])
-            yield Lines(
-                first,
-                indptr[first : last + 1] - begin,
-                group["indices"][begin:end],
-                group["values"][begin:end],
-                np.empty(0),
-            )
+            indices, values = group["indices"][begin:end], group["values"][begin:end]
+            # Kernels believe what they are given, and the file may have been damaged.
+            inside = not indices.size or (indices.min() >= 0 and indices.max() < self.shape[1 - transposed])
+            if not (inside and np.isfinite(values).all()):
+                raise ValueError(f"{self._file.filename} is damaged: an entry is out of range or not finite")
+            yield Lines(first, indptr[first : last + 1] - begin, indices, values, np.empty(0))
 
     def close(self) -> None:
         """Close the file."""

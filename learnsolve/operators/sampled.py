@@ -157,9 +157,10 @@ class Sampled(ABC):
         squares = np.zeros(counts.size)
         for lines in self.blocks(transposed):
             counts[lines.part] = np.diff(lines.indptr)
-            squares[lines.part] = np.add.reduceat(
-                np.append(np.square(lines.values), 0.0), np.minimum(lines.indptr[:-1], lines.values.size)
-            )
+            # What overflows is seen by who looks at the sums.
+            with np.errstate(over="ignore"):
+                of_entries = np.append(np.square(lines.values), 0.0)
+                squares[lines.part] = np.add.reduceat(of_entries, lines.indptr[:-1])
         squares[counts == 0] = 0.0
         return counts, squares
 

@@ -38,7 +38,9 @@ def test_every_kernel_compiles_for_hopper_without_one():
     for name, binary in binaries.items():
         assert binary.startswith(b"\x7fELF"), name
         used = ahead_of_time.resources(binary)
-        assert used.get("STACK", 0) == 0, f"{name} spills its registers: {used}"
+        # Division in double precision is a subroutine of ptxas, whose frame is a few words a thread.
+        frame = 32 if name.endswith("fp64") else 0
+        assert used.get("STACK", 0) <= frame, f"{name} spills its registers: {used}"
 
 
 @pytest.mark.gpu

@@ -39,6 +39,8 @@ GOOD = (np.array([0, 1]), np.array([1, 0]), np.array([1.0, 2.0]))
         (np.eye(2), {"method": "irls", "regularization": 1.0}, "irls"),
         (np.eye(2), {"maxiter": 0}, "maxiter"),
         (np.eye(2), {"regularization": -1.0}, "regularization"),
+        (np.eye(2), {"shrinkage": -1.0}, "shrinkage"),
+        (np.eye(2), {"method": "irls", "shrinkage": 1.0}, "irls"),
         (np.eye(2), {"robust": "l1"}, "robust"),
         (np.eye(2), {"held_out": 1.0}, "held_out"),
         (np.eye(2), {"timeout": 0.0}, "timeout"),

@@ -12,7 +12,10 @@ from learnsolve.completion import error_of
 from learnsolve.datasets.ratings import read_ratings, split
 
 PATH = os.environ.get("LEARNSOLVE_RATINGS")
+# As many settings for each: penalties for each entry, for each row, and both.
 PENALTIES = (0.01, 0.02, 0.04, 0.08, 0.16)
+SHRINKAGES = (2.0, 5.0, 10.0, 20.0, 40.0)
+BOTH = ((0.02, 2.0), (0.04, 2.0), (0.04, 5.0), (0.08, 2.0), (0.08, 5.0))
 RANKS = (5, 10, 20)
 
 
@@ -50,7 +53,7 @@ def ours(path):
     """RMSE on ratings that nothing was chosen by."""
     rest, fitted, chosen_by, judged = parts(path)
 
-    def fit(ratings, rank, penalty):
+    def fit(ratings, rank, penalty, shrinkage):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
             return learnsolve.complete(
@@ -59,13 +62,15 @@ def ours(path):
                 shape=ratings.shape,
                 bias=True,
                 regularization=penalty,
+                shrinkage=shrinkage,
+                held_out=0.0,
                 maxiter=60,
             )
 
-    def score(rank, penalty):
-        return error_of(fit(fitted, rank, penalty), chosen_by.rows, chosen_by.cols, chosen_by.values)
+    def score(setting):
+        return error_of(fit(fitted, *setting), chosen_by.rows, chosen_by.cols, chosen_by.values)
 
-    best = min(itertools.product(RANKS, PENALTIES), key=lambda pair: score(*pair))
+    best = min(((rank, *pair) for rank in RANKS for pair in BOTH), key=score)
     return error_of(fit(rest, *best), judged.rows, judged.cols, judged.values)
 
 
@@ -107,23 +112,23 @@ def by_surprise(path):
 
 
 def by_cmfrec(path):
-    """RMSE of cmfrec's alternating least squares with biases, chosen among as many settings."""
+    """RMSE of cmfrec's alternating least squares with biases, chosen among twice as many settings."""
     import scipy.sparse
     from cmfrec import CMF
 
     rest, fitted, chosen_by, judged = parts(path)
 
-    def predict(ratings, asked, rank, penalty):
+    def predict(ratings, asked, rank, penalty, by_entry):
         matrix = scipy.sparse.coo_matrix((ratings.values, (ratings.rows, ratings.cols)), shape=ratings.shape)
-        model = CMF(
-            rank, lambda_=penalty, scale_lam=True, niter=30, nthreads=1, verbose=False, handle_interrupt=False
-        )
+        options = {"niter": 30, "nthreads": 1, "verbose": False, "handle_interrupt": False}
+        model = CMF(rank, lambda_=penalty, scale_lam=by_entry, **options)
         model.fit(matrix)
         found = model.predict(asked.rows, asked.cols)
         return np.where(np.isnan(found), ratings.values.mean(), found)
 
-    settings = itertools.product(RANKS, PENALTIES)
-    best = min(settings, key=lambda pair: rmse(predict(fitted, chosen_by, *pair), chosen_by))
+    penalties = [(penalty, True) for penalty in PENALTIES] + [(penalty, False) for penalty in SHRINKAGES]
+    settings = [(rank, *penalty) for rank in RANKS for penalty in penalties]
+    best = min(settings, key=lambda setting: rmse(predict(fitted, chosen_by, *setting), chosen_by))
     return rmse(predict(rest, judged, *best), judged)
 
 

@@ -74,6 +74,7 @@ def check_device(device):
         RowProblems("cg", steps=3),
         RowProblems(ridge=0.1, loss="huber", reach=0.5),
         RowProblems("cg", unobserved=0.2, ridge=0.1),
+        RowProblems("cg", ridge=0.1, shrinkage=0.3),
     ):
         one, other = (k.solve_rows(V, U, how, offset=offset, measure=True) for k in (known, there))
         assert other[0] == pytest.approx(one[0], rel=1e-8, abs=1e-8)

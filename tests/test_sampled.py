@@ -30,7 +30,7 @@ def test_row_problems_are_least_squares(k, unobserved, weighted, transposed):
     fixed, free = (U, V) if transposed else (V, U)
     major, minor = (cols, rows) if transposed else (rows, cols)
     offset = np.zeros(len(fixed)) if unobserved else rng.standard_normal(len(fixed))
-    problems = {"ridge": 0.05, "unobserved": unobserved}
+    problems = {"ridge": 0.05, "shrinkage": 0.2, "unobserved": unobserved}
 
     def solve(**how):
         return known.solve_rows(
@@ -46,7 +46,7 @@ def test_row_problems_are_least_squares(k, unobserved, weighted, transposed):
         w = weights[mine] if weighted else np.ones(mine.sum())
         F, x = fixed[minor[mine]], values[mine] - offset[minor[mine]]
         G = F.T @ ((w - unobserved)[:, None] * F) + unobserved * fixed.T @ fixed
-        G += 0.05 * (1 if unobserved else mine.sum()) * np.eye(k)
+        G += (0.2 + 0.05 * (1 if unobserved else mine.sum())) * np.eye(k)
         truth[i] = np.linalg.solve(G, F.T @ (w * x)) if mine.any() else 0
     assert exact == pytest.approx(truth, rel=1e-7, abs=1e-8)
     assert sketched == pytest.approx(truth, rel=1e-6, abs=1e-6)

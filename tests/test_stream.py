@@ -100,7 +100,9 @@ def test_bad_entries_are_refused_and_change_nothing(given, words):
     assert stream.entries[2].size == 48
 
 
-@pytest.mark.parametrize("options", [{"rounds": 0}, {"regularization": -1.0}, {"shape": (9, 6)}])
+@pytest.mark.parametrize(
+    "options", [{"rounds": 0}, {"regularization": -1.0}, {"shrinkage": np.nan}, {"shape": (9, 6)}]
+)
 def test_bad_options_are_refused(options):
     known = np.outer(np.arange(1.0, 9), np.arange(1.0, 7))
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -37,6 +37,7 @@ def complete(
         int | None, typer.Option(min=1, help="Columns of the factors.", show_default="found")
     ] = None,
     regularization: Annotated[float, typer.Option(help="For each entry of a row or column.")] = 0.0,
+    shrinkage: Annotated[float, typer.Option(help="For each row or column, however many entries.")] = 0.0,
     bias: Annotated[bool, typer.Option(help="A number for each row and column beside the factors.")] = False,
     robust: Annotated[
         Robust | None, typer.Option(help="For entries that are grossly wrong.", show_default=False)
@@ -89,6 +90,7 @@ def complete(
                 rank,
                 callback,
                 regularization=regularization,
+                shrinkage=shrinkage,
                 bias=bias,
                 robust=None if robust is None else robust.value,
                 rtol=rtol,

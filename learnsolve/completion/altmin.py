@@ -174,6 +174,8 @@ class Objective:
     ----------
     regularization : float
         :math:`\lambda` of `RowProblems`.
+    shrinkage : float
+        :math:`\mu` there.
     bias : bool
         Fit biases too.
     robust : {"huber", "trimmed"}, optional
@@ -185,6 +187,7 @@ class Objective:
     """
 
     regularization: float = 0.0
+    shrinkage: float = 0.0
     bias: bool = False
     robust: Loss | None = None
     unobserved: float = 0.0
@@ -229,6 +232,7 @@ def sweeps(
             solver,
             options.steps,
             ridge=objective.regularization,
+            shrinkage=objective.shrinkage,
             unobserved=objective.unobserved,
             nonnegative=objective.nonnegative,
         )

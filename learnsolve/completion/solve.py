@@ -36,6 +36,7 @@ def complete(
     rtol: float = 1e-6,
     maxiter: int = 500,
     regularization: float = 0.0,
+    shrinkage: float = 0.0,
     bias: bool = False,
     weights: Any = None,
     unobserved: float = 0.0,
@@ -81,6 +82,9 @@ def complete(
     regularization : float
         :math:`\lambda`: each row's least squares has :math:`\lambda n_i |u_i|^2` added, where it has
         :math:`n_i` entries, and each column's likewise.
+    shrinkage : float
+        :math:`\mu`: it has :math:`\mu |u_i|^2` added too, however many entries there are. For ratings, some
+        of both predicts better than either.
     bias : bool
         Add a mean and a number for each row and each column to the model.
     weights : array, optional
@@ -148,7 +152,7 @@ def complete(
     (True, np.float64(6.0))
     """
     began = time.perf_counter()
-    objective = Objective(regularization, bias, robust, unobserved, nonnegative)
+    objective = Objective(regularization, shrinkage, bias, robust, unobserved, nonnegative)
     with threadpool_limits(1, "blas"):
         known: Entries | StoredEntries
         if isinstance(entries, StoredEntries):
@@ -261,7 +265,7 @@ def _checked(
         raise ValueError(f"rank is {rank}; 1 to {most} are accepted for the shape {shape}")
     if not (isinstance(method, AltMin | RobustAltMin) or method in ("auto", "altmin", "irls")):
         raise ValueError(f"method is {method!r}; 'auto', 'altmin', 'irls', AltMin, RobustAltMin are accepted")
-    for name in ("regularization", "unobserved"):
+    for name in ("regularization", "shrinkage", "unobserved"):
         value = getattr(objective, name)
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value}; a number that is not negative is accepted")

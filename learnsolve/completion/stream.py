@@ -28,8 +28,8 @@ class Stream:
     entries : as for `learnsolve.complete`
         Those that it was made of.
     shape : (m, n), optional
-    regularization : float
-        :math:`\lambda` of `learnsolve.complete`.
+    regularization, shrinkage : float
+        :math:`\lambda` and :math:`\mu` of `learnsolve.complete`.
     bias : bool
         Fit the numbers of rows and columns too; as when the completion was made.
     rounds : int
@@ -65,14 +65,16 @@ class Stream:
         *,
         shape: tuple[int, int] | None = None,
         regularization: float = 0.0,
+        shrinkage: float = 0.0,
         bias: bool = False,
         rounds: int = 2,
         duplicates: Duplicates = "average",
     ) -> None:
         if rounds < 1:
             raise ValueError(f"rounds is {rounds}; a positive number is accepted")
-        if not (np.isfinite(regularization) and regularization >= 0):
-            raise ValueError(f"regularization is {regularization}; a number that is not negative is accepted")
+        for name, value in (("regularization", regularization), ("shrinkage", shrinkage)):
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; a number that is not negative is accepted")
         known = as_entries(entries, shape, duplicates=duplicates)
         if known.shape != completion.shape:
             raise ValueError(
@@ -82,7 +84,7 @@ class Stream:
         self._memory = InMemory(known.rows, known.cols, known.values, known.shape)
         self._late: list[NDArray[Any]] = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
         self._bias, self._rounds = bias, rounds
-        self._how = RowProblems("exact", ridge=regularization)
+        self._how = RowProblems("exact", ridge=regularization, shrinkage=shrinkage)
 
     @property
     def entries(self) -> tuple[NDArray[np.integer], NDArray[np.integer], Array]:

@@ -30,7 +30,7 @@ class RowProblems:
     For row ``i`` with entries :math:`\Omega_i` it minimises over :math:`u_i`
 
     .. math:: \sum_{j \in \Omega_i} w_{ij} \rho(x_{ij} - o_j - u_i \cdot f_j)
-        + \omega \sum_{j \notin \Omega_i} (u_i \cdot f_j)^2 + \lambda n_i |u_i|^2
+        + \omega \sum_{j \notin \Omega_i} (u_i \cdot f_j)^2 + (\lambda n_i + \mu) |u_i|^2
 
     with :math:`n_i` the number of its entries, or 1 if :math:`\omega > 0`.
 
@@ -52,6 +52,8 @@ class RowProblems:
         Of the sketches.
     ridge : float
         :math:`\lambda`.
+    shrinkage : float
+        :math:`\mu`.
     unobserved : float
         :math:`\omega`.
     loss : {"huber", "trimmed"}, optional
@@ -68,6 +70,7 @@ class RowProblems:
     sketch: Sketch = "countsketch"
     seed: int = 0
     ridge: float = 0.0
+    shrinkage: float = 0.0
     unobserved: float = 0.0
     loss: Loss | None = None
     reach: float = 0.0
@@ -312,7 +315,7 @@ def whitening(features: Array, how: RowProblems) -> tuple[Array, Array, Array]:
     gram, back = features.T @ features, np.eye(k)
     if not how.nonnegative:
         scale = max(float(np.abs(features).max()), 1e-300)
-        floor = max(np.sqrt(how.ridge), 1e-14 * scale)
+        floor = max(np.sqrt(how.ridge + how.shrinkage / n), 1e-14 * scale)
         try:
             root = np.linalg.cholesky(gram / n + floor**2 * np.eye(k))
             if root.diagonal().min() < 1e-5 * root.diagonal().max():
@@ -321,11 +324,12 @@ def whitening(features: Array, how: RowProblems) -> tuple[Array, Array, Array]:
         except np.linalg.LinAlgError:
             stacked = np.concatenate([features / np.sqrt(n), floor * np.eye(k)])
             back = np.linalg.inv(np.asarray(np.linalg.qr(stacked, mode="r")))
-    damping = how.ridge * (back.T @ back)
+    squares = back.T @ back
     if how.unobserved:
         # With zeros everywhere else the penalty is one of the row, not of its entries.
-        return back, np.zeros((k, k)), _flat(how.unobserved * (back.T @ gram @ back) + damping)
-    return back, _flat(damping), np.zeros((k, k))
+        base = how.unobserved * (back.T @ gram @ back) + (how.ridge + how.shrinkage) * squares
+        return back, np.zeros((k, k)), _flat(base)
+    return back, _flat(how.ridge * squares), _flat(how.shrinkage * squares)
 
 
 def products_at(

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from learnsolve.datasets import matrix_market
 from learnsolve.datasets.errors import DataError
+from learnsolve.datasets.matrix_market_entries import read_entries
 from learnsolve.datasets.rating_lines import merged, parts_of
 
 SEPARATORS = {"csv": ",", "tsv": "\t", "dat": "::"}
@@ -108,10 +107,10 @@ def read_ratings(
     Returns
     -------
     Ratings
-        In the order of the file; what is rated twice is there twice. Labels are integers if all in the file
-        are, without leading zeros, and strings otherwise. A Matrix Market file has its own numbers for
-        labels, from 1 on, also of empty rows and columns; its ratings are sorted by row, and the sum stands
-        for what is rated twice.
+        In the order of the file; what is rated twice is there twice, and `learnsolve.complete` takes the
+        mean by default. Labels are integers if all in the file are, without leading zeros, and strings
+        otherwise. A Matrix Market file has its own numbers for labels, from 1 on, also of empty rows and
+        columns; its ratings are sorted by row, then by column.
 
     Raises
     ------
@@ -240,15 +239,10 @@ def _opened(path: str | os.PathLike) -> Any:
 
 
 def _from_matrix(path: str | os.PathLike, max_bytes: int) -> Ratings:
-    matrix: Any = matrix_market.read(path, max_bytes=max_bytes)
-    if matrix.dtype.kind == "c":
+    rows, cols, values, (m, n) = read_entries(path, max_bytes=max_bytes)
+    if values.dtype.kind == "c":
         raise DataError(path, "expected real values, the matrix is complex")
-    m, n = matrix.shape
-    if sp.issparse(matrix):
-        rows, cols, values = np.repeat(np.arange(m), np.diff(matrix.indptr)), matrix.indices, matrix.data
-    else:
-        rows, cols, values = np.repeat(np.arange(m), n), np.tile(np.arange(n), m), matrix.ravel()
     if not len(values):
         raise DataError(path, "the file holds no ratings")
     labels = np.arange(1, m + 1), np.arange(1, n + 1)
-    return Ratings(rows, cols.astype(np.int64), values.astype(np.float64), (m, n), *labels, None)
+    return Ratings(rows, cols, values.astype(np.float64), (m, n), *labels, None)

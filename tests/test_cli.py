@@ -296,3 +296,21 @@ def test_complete_takes_counts_and_goes_on_from_checkpoints(tmp_path):
     refused = run("complete", tmp_path / "counts.csv", *options)
     assert refused.exit_code == 1
     assert run("complete", tmp_path / "counts.csv", "--rank", 2, "--implicit", -1).exit_code == 1
+
+
+def test_complete_takes_only_factors_without_negative_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    M = rng.random((40, 2)) @ rng.random((2, 30))
+    rows, cols = np.nonzero(rng.random(M.shape) < 0.6)
+    lines = [f"{i},{j},{float(M[i, j])!r}" for i, j in zip(rows, cols, strict=True)]
+    (tmp_path / "ratings.csv").write_text("\n".join(lines))
+    options = ("complete", tmp_path / "ratings.csv", "--rank", 2, "--out", tmp_path / "f.npz")
+    result = run(*options, "--nonnegative", "--rtol", 1e-4, "--maxiter", 5000)
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "f.npz") as found:
+        U, V = found["U"], found["V"]
+    assert min(U.min(), V.min()) >= 0
+    assert pytest.approx(M, abs=0.05) == U @ V.T
+    refused = run(*options, "--nonnegative", "--bias")
+    assert refused.exit_code == 1
+    assert "bias goes neither" in refused.output

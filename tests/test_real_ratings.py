@@ -101,7 +101,8 @@ def by_surprise(path):
 
     def predict(ratings, asked, rank, penalty):
         frame = pd.DataFrame({"user": ratings.rows, "item": ratings.cols, "rating": ratings.values})
-        train = Dataset.load_from_df(frame, Reader(rating_scale=(1, 5))).build_full_trainset()
+        scale = ratings.values.min(), ratings.values.max()
+        train = Dataset.load_from_df(frame, Reader(rating_scale=scale)).build_full_trainset()
         model = SVD(n_factors=rank, n_epochs=40, reg_all=penalty, random_state=0)
         model.fit(train)
         return np.array([model.predict(i, j).est for i, j in zip(asked.rows, asked.cols, strict=True)])

@@ -30,6 +30,8 @@ SLOW, POLISHED = 0.7, 20_000_000
 DOUBTED = 5.0
 # With fewer than so many it is tried first.
 FEW = 3.5
+# With fewer than so many alternating minimization fails in most cases.
+BARELY = 2.0
 # How many times larger than where it is known a row may be as a whole.
 SPIKE = 10.0
 # How many times larger than the observed error that of entries kept aside may be.
@@ -245,7 +247,9 @@ class Run:
         freedom = self.factors.U.shape[1] * (sum(self.sampled.shape) - self.factors.U.shape[1])
         if self.sampled.nnz < FEW * freedom and len(self.observed) == 1 and self._polishes():
             began = self.factors
-            status = self.polish(restarts=0, maxiter=self.maxiter)
+            # Where alternating minimization would fail too, what is lost once is tried again at once.
+            restarts = 2 if self.sampled.nnz < BARELY * freedom else 0
+            status = self.polish(restarts=restarts, maxiter=max(self.maxiter, 1000 * (restarts > 0)))
             if self.extras.get("ended") == "fitted" or status in (Status.STOPPED, Status.TIMEOUT):
                 return status
             for name in ("ended", "spikes", "polish"):

@@ -5,6 +5,10 @@ import numpy as np
 from learnsolve.arrays import turns
 from learnsolve.completion.entries import Entries
 
+# With fewer entries than so many times the degrees of freedom each is needed to find the matrix, and so few
+# tell whether it is found.
+FEW, ENOUGH = 3.5, 50
+
 
 def keep_aside(known: Entries, share: float | None, rank: int, seed: int) -> tuple[Entries, Entries | None]:
     """Divide entries into those to fit and those to judge by, which are None where none can be spared.
@@ -13,7 +17,7 @@ def keep_aside(known: Entries, share: float | None, rank: int, seed: int) -> tup
     ----------
     known : Entries
     share : float, optional
-        Of all; by default 2 %, at most 10 000.
+        Of all; by default 2 %, at most 10 000, and 50 where barely enough is known.
     rank : int
         How many every row and column keeps, and one more.
     seed : int
@@ -26,7 +30,8 @@ def keep_aside(known: Entries, share: float | None, rank: int, seed: int) -> tup
     >>> fit.nnz, aside.nnz
     (1800, 200)
     """
-    wanted = min(-(-known.nnz // 50), 10_000) if share is None else int(share * known.nnz)
+    few = known.nnz < FEW * rank * (sum(known.shape) - rank)
+    wanted = min(-(-known.nnz // 50), ENOUGH if few else 10_000) if share is None else int(share * known.nnz)
     if wanted == 0:
         return known, None
     order = np.random.default_rng(seed).choice(known.nnz, min(known.nnz, 20 * wanted), replace=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from learnsolve.completion.altmin import MEDIAN, AltMin, Factors, Objective, spectral, sweeps
 from learnsolve.completion.anderson import Anderson
+from learnsolve.completion.aside import FEW
 from learnsolve.completion.checkpoint import Checkpoint
 from learnsolve.completion.entries import Entries
 from learnsolve.completion.irls import irls
@@ -28,8 +29,6 @@ WINDOW, SETTLED = 5, 1e-3
 SLOW, POLISHED = 0.7, 20_000_000
 # With fewer entries than so many times the degrees of freedom it is tried wherever nothing was fitted.
 DOUBTED = 5.0
-# With fewer than so many it is tried first.
-FEW = 3.5
 # With fewer than so many alternating minimization fails in most cases.
 BARELY = 2.0
 # How many times larger than where it is known a row may be as a whole.
@@ -245,6 +244,7 @@ class Run:
         if self.method == "irls":
             return self.polish(maxiter=max(self.maxiter, 1000))
         freedom = self.factors.U.shape[1] * (sum(self.sampled.shape) - self.factors.U.shape[1])
+        # With fewer it is tried first.
         if self.sampled.nnz < FEW * freedom and len(self.observed) == 1 and self._polishes():
             began = self.factors
             # Where alternating minimization would fail too, what is lost once is tried again at once.

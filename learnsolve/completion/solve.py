@@ -101,9 +101,9 @@ def complete(
     x0 : Completion or (U, V), optional
         Where to begin; its rank must be ``rank``.
     held_out : float, optional
-        Share of the entries to keep aside. By default 2 %, at most 10 000; with zero nobody notices that
-        only what is known was fitted. None is taken from a row or column that would be left with no more
-        than ``rank``.
+        Share of the entries to keep aside. By default 2 %, at most 10 000, or 50 where less than 3.5 times
+        the degrees of freedom is known; with zero nobody notices that only what is known was fitted. None is
+        taken from a row or column that would be left with no more than ``rank``.
     duplicates : {"average", "refuse"}
         What to do with a place that comes twice.
     seed : int

@@ -30,6 +30,7 @@ _ROOMS = (
     "datasets",
     "kernels",
     "methods",
+    "mri",
     "online",
     "operators",
     "plots",

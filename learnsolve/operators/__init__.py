@@ -4,6 +4,7 @@ from learnsolve.operators.base import Adjoint, Diagonal, Identity, Operator, Pro
 from learnsolve.operators.fourier import Coils, Fourier, Mask, sense
 from learnsolve.operators.grid import GridPoisson
 from learnsolve.operators.sparse import CSR, Dense, FunctionOperator
+from learnsolve.operators.wavelet import Wavelet
 
 __all__ = [
     "CSR",
@@ -20,5 +21,6 @@ __all__ = [
     "Product",
     "Scaled",
     "Sum",
+    "Wavelet",
     "sense",
 ]

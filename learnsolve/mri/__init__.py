@@ -1,0 +1,41 @@
+"""Magnetic resonance imaging: from undersampled k-space to images."""
+
+from learnsolve.mri.classical import cg_sense, l1_wavelet, total_variation, zero_filled
+from learnsolve.mri.coils import (
+    acs_region,
+    compress,
+    images_of,
+    low_resolution_maps,
+    rss,
+    walsh,
+    whiten,
+)
+from learnsolve.mri.espirit import Maps, espirit
+from learnsolve.mri.masks import Sampling, factor, sampled_of
+from learnsolve.mri.metrics import foreground, interval, nmse, psnr, ssim
+from learnsolve.mri.model import noise_level
+
+__all__ = [
+    "Maps",
+    "Sampling",
+    "acs_region",
+    "cg_sense",
+    "compress",
+    "espirit",
+    "factor",
+    "foreground",
+    "images_of",
+    "interval",
+    "l1_wavelet",
+    "low_resolution_maps",
+    "nmse",
+    "noise_level",
+    "psnr",
+    "rss",
+    "sampled_of",
+    "ssim",
+    "total_variation",
+    "walsh",
+    "whiten",
+    "zero_filled",
+]

@@ -123,14 +123,15 @@ def cg_sense(
     arranged, noise = _begun(kspace, sampled, maps, weight, maxiter, rtol, centred)
     E = arranged.operator
     b = E._adjoint(arranged.samples)
+    penalty = float(weight) if weight != "auto" else 0.0
     if weight == "auto":
-        weight = min(TIKHONOV * noise**2 / _undecided(kspace, sampled, noise, centred), HEAVY)
-    A = E.H @ E + weight * Identity(E.domain_shape, E.dtype, E.device)
+        penalty = min(TIKHONOV * noise**2 / _undecided(kspace, sampled, noise, centred), HEAVY)
+    A = E.H @ E + penalty * Identity(E.domain_shape, E.dtype, E.device)
     start = None if x0 is None else arranged.there(x0)
     found = solve(A, b, method="cg", rtol=rtol, maxiter=maxiter, x0=start, callback=callback)
     return Result(
         arranged.back(found.x), found.status, found.iterations, found.residuals, found.relative_residual,
-        time.perf_counter() - began, "cg-sense", {"weight": weight, "noise": noise},
+        time.perf_counter() - began, "cg-sense", {"weight": penalty, "noise": noise},
     )  # fmt: skip
 
 

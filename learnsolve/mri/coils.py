@@ -63,8 +63,8 @@ def acs_region(sampled: Tensor) -> tuple[int, int]:
     (4, 3)
     """
     height, width = sampled.shape
-    missed = (~sampled).to(torch.int64).cumsum(0).cumsum(1)
-    missed = torch.nn.functional.pad(missed, (1, 0, 1, 0)).tolist()
+    sums = (~sampled).to(torch.int64).cumsum(0).cumsum(1)
+    missed = torch.nn.functional.pad(sums, (1, 0, 1, 0)).tolist()
     best = (0, 0)
     wide = width
     for tall in range(1, height + 1):

@@ -93,7 +93,8 @@ def espirit(
     if coils and not 1 <= maps <= coils:
         raise ValueError(f"maps is {maps}; 1 to {coils} sets are accepted for so many coils")
     region = calibration(kspace, acs, kernel + 1, centred)
-    region = middle(region, tuple(min(n, max(largest, kernel + 1)) for n in region.shape[-2:]))
+    tall, wide = (min(n, max(largest, kernel + 1)) for n in region.shape[-2:])
+    region = middle(region, (tall, wide))
     if region.ndim > 3:
         parts = zip(kspace.flatten(0, -4), region.flatten(0, -4), strict=True)
         found = [_espirit(*part, kernel, threshold, maps, crop, centred) for part in parts]

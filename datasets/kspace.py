@@ -70,7 +70,7 @@ class KSpace:
         if "c" not in order:
             found, order = found[None], "c" + order
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.ascontiguousarray(found.transpose([order.index(axis) for axis in "cyx"]), np.complex64)
+            return np.array(found.transpose([order.index(axis) for axis in "cyx"]), np.complex64, order="C")
 
     def references(self, index: int) -> NDArray[np.float32]:
         """The reference image of a slice."""

@@ -7,10 +7,11 @@ import typer
 from typer.exceptions import TyperException
 
 from learnsolve import __version__
-from learnsolve.cli import complete, demo, methods, solve, train, tune
+from learnsolve.cli import complete, demo, methods, mri, solve, train, tune
 
 app = typer.Typer(
-    help="Solve linear systems, complete matrices: a learned part proposes, a classical iteration certifies.",
+    help="Solve linear systems, complete matrices, reconstruct scans: a learned part proposes, a classical "
+    "iteration certifies.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,6 +23,7 @@ app.command()(demo.demo)
 app.command()(complete.complete)
 app.command()(tune.tune)
 app.add_typer(train.app, name="train")
+app.add_typer(mri.app, name="mri")
 
 
 def _show_version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ from learnsolve.mri.espirit import Maps, espirit
 from learnsolve.mri.masks import Sampling, factor, sampled_of
 from learnsolve.mri.metrics import foreground, interval, nmse, psnr, ssim
 from learnsolve.mri.model import noise_level
+from learnsolve.mri.reconstruct import reconstruct
 
 __all__ = [
     "Maps",
@@ -31,6 +32,7 @@ __all__ = [
     "nmse",
     "noise_level",
     "psnr",
+    "reconstruct",
     "rss",
     "sampled_of",
     "ssim",

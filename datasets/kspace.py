@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.datasets.errors import DataError
+from learnsolve.datasets.ismrmrd import Acquisitions
 
 Complex = NDArray[np.complex64]
-LAYOUTS = ("fastmri", "calgary", "numpy", "cfl", "axes")
 # What axes are called: slices, coils, height, width, and real and imaginary parts.
 AXES = "scyxr"
 # Dimensions of BART's files: readout, two phase encodings, coils; slices come as the fourteenth.
@@ -27,7 +27,7 @@ class KSpace:
     Attributes
     ----------
     path : Path
-    layout : {"fastmri", "calgary", "numpy", "cfl", "axes"}
+    layout : {"fastmri", "calgary", "ismrmrd", "numpy", "cfl", "axes"}
     shape : (slices, coils, height, width)
     centred : bool
         The origin of k-space is in the middle, and not at index 0.
@@ -59,6 +59,8 @@ class KSpace:
         place = tuple(index % len(self) if axis == "s" else slice(None) for axis in self._order)
         try:
             found = np.asarray(self._array[place])
+        except DataError:
+            raise
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise DataError(self.path, f"slice {index} cannot be read ({error})") from error
         order = self._order.replace("s", "")
@@ -117,8 +119,8 @@ def open_kspace(
 
     Known are fastMRI's HDF5 files (complex ``kspace`` of slices, perhaps coils, height and width, perhaps
     with ``mask`` and ``reconstruction_rss``), those of Calgary-Campinas (real ``kspace``, real and imaginary
-    parts of the coils by turns in the last axis), NumPy's ``.npy`` and ``.npz``, and BART's pairs of ``.hdr``
-    and ``.cfl``.
+    parts of the coils by turns in the last axis), Cartesian ones of ISMRMRD (``dataset/data``), NumPy's
+    ``.npy`` and ``.npz``, and BART's pairs of ``.hdr`` and ``.cfl``.
 
     Parameters
     ----------
@@ -229,6 +231,13 @@ def _hdf5(path: Path, key: str | None, axes: str | None) -> KSpace:
 def _in_hdf5(path: Path, file: Any, key: str | None, axes: str | None) -> KSpace:
     import h5py
 
+    acquired = file.get("dataset")
+    if key is None and isinstance(acquired, h5py.Group) and "data" in acquired:
+        lines = Acquisitions(path, acquired)
+        beside = {"lines left out": lines.left_out} if lines.left_out else {}
+        return KSpace(
+            path, "ismrmrd", lines.shape, attributes=beside, _array=lines, _order="scyx", _file=file
+        )
     name = key or "kspace"
     if name not in file or not isinstance(file[name], h5py.Dataset):
         held = ", ".join(list(file)[:10]) or "nothing"

@@ -153,7 +153,7 @@ def test_what_is_refused(tmp_path):
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(["fastmri", "calgary", "npy", "npz", "cfl"]), st.data())
+@given(st.sampled_from(["fastmri", "calgary", "ismrmrd", "npy", "npz", "cfl"]), st.data())
 def test_damaged_files_end_in_an_error_or_in_data(tmp_path, layout, data):
     k = volume((2, 2, 6, 5))
     if layout == "npy":
@@ -162,13 +162,17 @@ def test_damaged_files_end_in_an_error_or_in_data(tmp_path, layout, data):
     elif layout == "npz":
         np.savez(tmp_path / "a.npz", kspace=k)
         path = tmp_path / "a.npz"
+    elif layout == "ismrmrd":
+        path = write_ismrmrd(tmp_path / "a.h5", k, range(6))
     else:
         path = WRITERS[layout](tmp_path, k)
     victim = path.with_suffix(".hdr") if layout == "cfl" and data.draw(st.booleans()) else path
     raw = bytearray(victim.read_bytes())
     if data.draw(st.booleans()):
         raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
-    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8)):
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, 12000), st.integers(0, 255)), max_size=8)
+    ):
         if raw:
             raw[place % len(raw)] = value
     victim.write_bytes(bytes(raw))
@@ -186,3 +190,93 @@ def test_a_file_that_is_compressed_is_no_kspace(tmp_path):
     packed.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(DataError, match="no HDF5 file"):
         open_kspace(packed)
+
+
+def write_ismrmrd(path, k, lines, *, centre=None, offset=0, oversampled=False, reverse=(), calibration=()):
+    """Acquisitions in an order of their own, with noise before; ``offset`` moves the fields of the heads."""
+    index = np.dtype(
+        [("kspace_encode_step_1", "u2"), ("average", "u2"), ("slice", "u2"), ("repetition", "u2")]
+    )
+    names = ["flags", "number_of_samples", "active_channels", "center_sample", "idx"]
+    formats, sizes = ["u8", "u2", "u2", "u2", index], [8, 2, 2, 2, index.itemsize]
+    places = (np.cumsum([0, *sizes[:-1]]) + offset).tolist()
+    head = np.dtype({"names": names, "formats": formats, "offsets": places, "itemsize": places[-1] + 20})
+    record = np.dtype([("head", head), ("data", h5py.vlen_dtype(np.float32))])
+    slices, coils, height, width = k.shape
+    if oversampled:
+        image = np.fft.ifft(np.fft.ifftshift(k, -1), norm="ortho")
+        wide = np.zeros((*k.shape[:-1], 2 * width), complex)
+        wide[..., width // 2 : width // 2 + width] = np.fft.fftshift(image, -1)
+        k = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(wide, -1), norm="ortho"), -1)
+    samples = k.shape[-1]
+    rows = [(0, line, s, 0) for s in range(slices) for line in lines]
+    rows = [(1 << 18, 0, 0, 0), *reversed(rows), (0, lines[0], 0, 1)]
+    table = np.zeros(len(rows), record)
+    for one, (flags, line, s, repetition) in zip(table, rows, strict=True):
+        values = k[s, :, line] if not flags else 99 * np.ones((coils, samples))
+        flags |= (1 << 21) * (line in reverse) | (1 << 19) * (line in calibration)
+        values = values[:, ::-1] if line in reverse else values
+        one["head"]["flags"], one["head"]["number_of_samples"] = flags, samples
+        one["head"]["active_channels"], one["head"]["center_sample"] = coils, samples // 2
+        number = line if centre is None else line - height // 2 + centre
+        one["head"]["idx"]["kspace_encode_step_1"], one["head"]["idx"]["slice"] = number, s
+        one["head"]["idx"]["repetition"] = repetition
+        one["data"] = np.ascontiguousarray(values, np.complex64).view(np.float32).ravel()
+    limits = (
+        ""
+        if centre is None
+        else f"<kspace_encoding_step_1><center>{centre}</center></kspace_encoding_step_1>"
+    )
+    sizes = [f"<{s}><matrixSize><x>{x}</x><y>{height}</y></matrixSize></{s}>"
+             for s, x in (("encodedSpace", samples), ("reconSpace", width))]  # fmt: skip
+    with h5py.File(path, "w") as file:
+        group = file.create_group("dataset")
+        group["data"] = table
+        group.create_dataset("xml", data=[f"<header>{''.join(sizes)}{limits}</header>".encode()])
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"offset": 6}, {"oversampled": True}, {"reverse": (4, 5)}, {"centre": 7}, {"calibration": (6, 7)}],
+)
+def test_lines_of_ismrmrd_make_slices(tmp_path, options):
+    k = volume()
+    lines = [1, 4, 5, 6, 7, 8]
+    with open_kspace(write_ismrmrd(tmp_path / "a.h5", k, lines, **options)) as found:
+        assert found.layout == "ismrmrd"
+        assert found.shape == k.shape
+        assert found.centred
+        assert found.attributes == {"lines left out": 1}
+        expected = np.zeros_like(k)
+        expected[:, :, lines] = k[:, :, lines]
+        for i in range(3):
+            np.testing.assert_allclose(found[i], expected[i], rtol=1e-4, atol=1e-5)
+
+
+def test_damaged_acquisitions(tmp_path):
+    path = write_ismrmrd(tmp_path / "a.h5", volume(), [5, 6])
+    with h5py.File(path, "r+") as file:
+        table = file["dataset/data"][:]
+        short = table.copy()
+        short[3]["data"] = short[3]["data"][:-2]
+        file["dataset/data"][...] = short
+    with open_kspace(path, centred=True) as found, pytest.raises(DataError, match="acquisition holds"):
+        for i in range(3):
+            found[i]
+    for name, value, what in (
+        ("number_of_samples", 3, "different numbers"),
+        ("flags", 1 << 18, "no acquisitions of an image"),
+    ):
+        bad = table.copy()
+        bad["head"][name][: 4 if name != "flags" else None] = value
+        with h5py.File(path, "r+") as file:
+            file["dataset/data"][...] = bad
+        with pytest.raises(DataError, match=what):
+            open_kspace(path)
+    with h5py.File(path, "r+") as file:
+        file["dataset/data"][...] = table
+        del file["dataset/xml"]
+        file["dataset/xml"] = [b"<trajectory>radial</trajectory>"]
+    with pytest.raises(DataError, match="radial trajectory"):
+        open_kspace(path)

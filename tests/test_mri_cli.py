@@ -1,6 +1,11 @@
 """``learnsolve mri``, and the one call behind it."""
 
 import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import h5py
 import numpy as np
@@ -200,3 +205,63 @@ def test_what_the_command_refuses(tmp_path):
 
 def test_the_room_is_public():
     assert learnsolve.mri.reconstruct is reconstruct
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of POSIX")
+def test_a_killed_process_leaves_no_half_file_and_goes_on(tmp_path):
+    k = np.concatenate([volume(4)] * 3)
+    write(tmp_path / "a.h5", k)
+    arguments = [
+        "recon",
+        tmp_path / "a.h5",
+        "--out",
+        tmp_path / "out",
+        "--method",
+        "total-variation",
+        "--quiet",
+    ]
+    code = f"from learnsolve.cli import app; app({['mri', *map(str, arguments)]!r})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(3000):
+        if len(list(tmp_path.glob("out/.a.*.parts/*.npz"))) >= 2:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("out/.a.*.parts/[0-9]*.npz")}
+    assert 2 <= len(done) < 12
+    assert not (tmp_path / "out" / "a.h5").exists()
+    assert run(*arguments).exit_code == 0
+    with h5py.File(tmp_path / "out" / "a.h5") as file:
+        images = file["reconstruction"][:]
+    np.testing.assert_allclose(images[:4], images[4:8], rtol=1e-3, atol=1e-4)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["a.h5"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_volume_three_times_the_memory(tmp_path):
+    """Once all is loaded, 300 MB more are allowed, and the volume has 940."""
+    k = np.concatenate([volume(1)] * 12).repeat(8, 1)[:, :, :40]
+    one = np.tile(k[:1], (1, 1, 8, 8))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        large = file.create_dataset("kspace", (45, *one.shape[1:]), np.complex64)
+        for i in range(45):
+            large[i] = one[0]
+        assert large.nbytes > 900e6
+    write(tmp_path / "b.h5", one)
+    code = r"""
+        import pathlib, re, resource, sys
+        from learnsolve.cli import app
+        small, large, out = sys.argv[1:]
+        options = ["--method", "zero-filled", "--quiet"]
+        app(["mri", "recon", small, "--out", out, *options], standalone_mode=False)
+        have = int(re.search(r"VmSize:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) << 10
+        resource.setrlimit(resource.RLIMIT_AS, (have + 300_000_000,) * 2)
+        app(["mri", "recon", large, "--out", out, *options], standalone_mode=False)
+    """
+    files = [str(tmp_path / name) for name in ("b.h5", "a.h5", "out")]
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), *files], check=True)
+    with h5py.File(tmp_path / "out" / "a.h5") as file:
+        assert file["reconstruction"].shape == (45, *one.shape[2:])
+        assert file["reconstruction"][44].max() > 0

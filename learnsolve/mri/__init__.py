@@ -15,9 +15,12 @@ from learnsolve.mri.masks import Sampling, factor, sampled_of
 from learnsolve.mri.metrics import foreground, interval, nmse, psnr, ssim
 from learnsolve.mri.model import noise_level
 from learnsolve.mri.reconstruct import reconstruct
+from learnsolve.mri.recurrent_varnet import RecurrentVarNet, RecurrentVarNetOptions
 
 __all__ = [
     "Maps",
+    "RecurrentVarNet",
+    "RecurrentVarNetOptions",
     "Sampling",
     "acs_region",
     "cg_sense",

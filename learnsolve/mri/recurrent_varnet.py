@@ -1,0 +1,383 @@
+"""RecurrentVarNet: unrolled descent in k-space, each step's correction from a recurrent network."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from learnsolve.mri.coils import images_of, rss
+from learnsolve.operators import Fourier
+
+# Channels and dilations of what makes the first hidden states, of which the last three are seen.
+INITIAL_CHANNELS, DILATIONS, SEEN = (32, 32, 64, 64), (1, 1, 2, 4), 3
+
+
+@dataclass(frozen=True)
+class RecurrentVarNetOptions:
+    """Sizes of a `RecurrentVarNet`.
+
+    Parameters
+    ----------
+    steps : int
+        T, of the descent.
+    hidden : int
+        Channels of a hidden state.
+    layers : int
+        Hidden states of a step.
+    shared : bool
+        All steps have the same weights.
+    initialiser : bool
+        The first hidden states come from a network, and are not zero.
+    refine : bool
+        The sensitivities are refined by a U-Net.
+    percentile : float
+        K-space is divided by that percentile of its magnitudes, zeros of what was not sampled among them.
+
+    Raises
+    ------
+    ValueError
+        A number is out of range.
+
+    Examples
+    --------
+    >>> network = RecurrentVarNetOptions(steps=2, hidden=8, layers=2).build()
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    556664
+    """
+
+    steps: int = 8
+    hidden: int = 128
+    layers: int = 4
+    shared: bool = False
+    initialiser: bool = True
+    refine: bool = True
+    percentile: float = 99.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a positive number is accepted")
+        if not 0 < self.percentile <= 100:
+            raise ValueError(f"percentile is {self.percentile}; a number above 0, at most 100, is accepted")
+
+    def build(self) -> "RecurrentVarNet":
+        """The network, of random weights."""
+        return RecurrentVarNet(**asdict(self))
+
+
+def _convolution(inputs: int, outputs: int, width: int, dilation: int = 1) -> nn.Sequential:
+    """A convolution that keeps the size, with the rim repeated outside."""
+    pad = dilation * (width // 2)
+    return nn.Sequential(nn.ReplicationPad2d(pad), nn.Conv2d(inputs, outputs, width, dilation=dilation))
+
+
+class ConvGRU(nn.Module):
+    """Convolutions, each followed by a gated recurrent unit over pixels.
+
+    Parameters
+    ----------
+    hidden, layers : int
+
+    References
+    ----------
+    Yiasemis, Sonke, Sanchez and Teuwen, *Recurrent variational network: a deep learning inverse problem
+    solver applied to the task of accelerated MRI reconstruction*, CVPR 2022, section 3; Lonning and others,
+    *Recurrent inference machines for reconstructing heterogeneous MRI data*, Medical Image Analysis 53,
+    2019.
+
+    Examples
+    --------
+    >>> unit = ConvGRU(4, 2)
+    >>> correction, states = unit(torch.zeros(1, 2, 8, 8), None)
+    >>> correction.shape, len(states), states[0].shape
+    (torch.Size([1, 2, 8, 8]), 2, torch.Size([1, 4, 8, 8]))
+    """
+
+    def __init__(self, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        blocks = []
+        for layer in range(layers + 1):
+            width, dilation = (5, 1) if layer == 0 else (3, 2) if layer == 1 else (3, 1)
+            inputs, outputs = 2 if layer == 0 else hidden, 2 if layer == layers else hidden
+            blocks.append(_convolution(inputs, outputs, width, dilation))
+        self.blocks = nn.ModuleList(blocks)
+        gates: dict[str, list[nn.Conv2d]] = {"reset": [], "update": [], "proposal": []}
+        for name, bias in (("reset", -1.0), ("update", 0.0), ("proposal", 0.0)):
+            for _ in range(layers):
+                gate = nn.Conv2d(2 * hidden, hidden, 1)
+                nn.init.orthogonal_(gate.weight)
+                nn.init.constant_(gate.bias, bias)  # type: ignore[arg-type]
+                gates[name].append(gate)
+        self.reset, self.update, self.proposal = (nn.ModuleList(gates[name]) for name in gates)
+
+    def forward(self, x: Tensor, states: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """What an image (N, 2, height, width) is corrected by, and the next states of as many pixels."""
+        if states is None:
+            states = [x.new_zeros(len(x), self.hidden, *x.shape[2:]) for _ in self.reset]
+        found = []
+        for block, reset, update, proposal, h in zip(
+            self.blocks[:-1], self.reset, self.update, self.proposal, states, strict=True
+        ):
+            c = torch.relu(block(x))
+            both = torch.cat([c, h], 1)
+            u, r = torch.sigmoid(update(both)), torch.sigmoid(reset(both))
+            new = torch.tanh(proposal(torch.cat([c, h * r], 1)))
+            h = h * (1 - u) + new * u
+            found.append(h)
+            x = torch.relu(h)
+        return self.blocks[-1](x), found
+
+
+class Initialiser(nn.Module):
+    """The first hidden states, from the k-space of the coils' combination.
+
+    Parameters
+    ----------
+    hidden, layers : int
+
+    Examples
+    --------
+    >>> states = Initialiser(4, 2)(torch.zeros(1, 2, 8, 8))
+    >>> len(states), states[0].shape
+    (2, torch.Size([1, 4, 8, 8]))
+    """
+
+    def __init__(self, hidden: int, layers: int) -> None:
+        super().__init__()
+        inputs = (2, *INITIAL_CHANNELS[:-1])
+        sizes = zip(inputs, INITIAL_CHANNELS, DILATIONS, strict=True)
+        self.blocks = nn.ModuleList([_convolution(a, b, 3, dilation) for a, b, dilation in sizes])
+        seen = sum(INITIAL_CHANNELS[-SEEN:])
+        self.heads = nn.ModuleList([nn.Conv2d(seen, hidden, 1) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """States (N, hidden, height, width) from k-space (N, 2, height, width)."""
+        features = []
+        for block in self.blocks:
+            x = torch.relu(block(x))
+            features.append(x)
+        seen = torch.cat(features[-SEEN:], 1)
+        return [torch.relu(head(seen)) for head in self.heads]
+
+
+def _twice(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for size in (inputs, outputs):
+        layers += [
+            nn.Conv2d(size, outputs, 3, padding=1, bias=False),
+            nn.InstanceNorm2d(outputs),
+            nn.LeakyReLU(0.2),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Convolutions at several resolutions, from two channels to two.
+
+    Parameters
+    ----------
+    filters : int
+        Of the finest resolution; doubled in each coarser one.
+    pools : int
+        How often the resolution is halved. Images are padded to what that needs.
+
+    References
+    ----------
+    Ronneberger, Fischer and Brox, *U-Net: convolutional networks for biomedical image segmentation*, MICCAI
+    2015; Sriram and others, *End-to-end variational networks for accelerated MRI reconstruction*, MICCAI
+    2020.
+
+    Examples
+    --------
+    >>> UNet(4, 2)(torch.zeros(1, 2, 13, 10)).shape
+    torch.Size([1, 2, 13, 10])
+    """
+
+    def __init__(self, filters: int = 8, pools: int = 4) -> None:
+        super().__init__()
+        sizes = [filters << level for level in range(pools + 1)]
+        self.down = nn.ModuleList([_twice(a, b) for a, b in zip([2, *sizes[:-2]], sizes[:-1], strict=True)])
+        self.bottom = _twice(sizes[-2], sizes[-1])
+        self.up = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(2 * size, size, 2, stride=2, bias=False),
+                    nn.InstanceNorm2d(size),
+                    nn.LeakyReLU(0.2),
+                )
+                for size in reversed(sizes[:-1])
+            ]
+        )
+        self.merge = nn.ModuleList([_twice(2 * size, size) for size in reversed(sizes[:-1])])
+        self.last = nn.Conv2d(filters, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (N, 2, height, width) to the same shape."""
+        height, width = x.shape[-2:]
+        # Statistics of a single pixel would be none, so that the coarsest has two at least.
+        block = 1 << len(self.down)
+        tall, wide = (max(2 * block, -(-n // block) * block) for n in (height, width))
+        x = nn.functional.pad(x, (0, wide - width, 0, tall - height))
+        kept = []
+        for down in self.down:
+            x = down(x)
+            kept.append(x)
+            x = nn.functional.avg_pool2d(x, 2)
+        x = self.bottom(x)
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(torch.cat([up(x), kept.pop()], 1))
+        return self.last(x)[..., :height, :width]
+
+
+class Step(nn.Module):
+    """A step of the descent.
+
+    Parameters
+    ----------
+    hidden, layers : int
+
+    Examples
+    --------
+    >>> sum(parameter.numel() for parameter in Step(128, 4).parameters())
+    846339
+    """
+
+    def __init__(self, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(()))
+        self.unit = ConvGRU(hidden, layers)
+
+    def forward(
+        self,
+        y: Tensor,
+        samples: Tensor,
+        sampled: Tensor,
+        maps: Tensor,
+        centred: bool,
+        states: list[Tensor] | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The next k-space and states."""
+        image = (maps.conj() * images_of(y, centred=centred)).sum(-3)
+        correction, states = self.unit(_two(image), states)
+        learned = _spectrum(maps * _one(correction).unsqueeze(-3), centred)
+        return y - self.alpha * torch.where(sampled, y - samples, 0) + learned, states
+
+
+def _two(image: Tensor) -> Tensor:
+    """Real and imaginary part as channels: (N, height, width) to (N, 2, height, width)."""
+    return torch.view_as_real(image).movedim(-1, 1).contiguous()
+
+
+def _one(channels: Tensor) -> Tensor:
+    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
+
+
+def _spectrum(images: Tensor, centred: bool) -> Tensor:
+    return Fourier(tuple(images.shape), centred=centred, dtype=images.dtype, device=images.device)._apply(
+        images
+    )
+
+
+class RecurrentVarNet(nn.Module):
+    r"""Images from undersampled k-space by T steps of a learned descent.
+
+    .. math:: y_{t+1} = y_t - \alpha_t U (y_t - \tilde y) + F (S w_t),
+        \qquad w_t, h_{t+1} = G_t(S^H F^{-1} y_t, h_t)
+
+    with the mask :math:`U`, the Fourier transform :math:`F`, the sensitivities :math:`S`, and a recurrent
+    network :math:`G_t`. The image is the root of the sum of squares of the last k-space's coils.
+
+    Parameters
+    ----------
+    steps, hidden, layers, shared, initialiser, refine, percentile
+        Of `RecurrentVarNetOptions`, whose ``build`` makes it.
+
+    References
+    ----------
+    Yiasemis, Sonke, Sanchez and Teuwen, *Recurrent variational network: a deep learning inverse problem
+    solver applied to the task of accelerated MRI reconstruction*, CVPR 2022, section 3.
+
+    Examples
+    --------
+    >>> network = RecurrentVarNetOptions(steps=1, hidden=4, layers=1, refine=False).build()
+    >>> k = torch.ones(1, 3, 8, 6, dtype=torch.complex64)
+    >>> network(k, torch.ones(8, 6, dtype=torch.bool), k / 3**0.5).shape
+    torch.Size([1, 8, 6])
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        hidden: int,
+        layers: int,
+        shared: bool,
+        initialiser: bool,
+        refine: bool,
+        percentile: float,
+    ) -> None:
+        super().__init__()
+        self.steps, self.percentile = steps, percentile
+        self.blocks = nn.ModuleList([Step(hidden, layers) for _ in range(1 if shared else steps)])
+        self.initialiser = Initialiser(hidden, layers) if initialiser else None
+        self.refinement = UNet() if refine else None
+
+    def forward(
+        self,
+        kspace: Tensor,
+        sampled: Tensor,
+        maps: Tensor,
+        *,
+        centred: bool = True,
+        save_memory: bool = False,
+    ) -> Tensor:
+        """Images of a batch.
+
+        Parameters
+        ----------
+        kspace : (N, coils, height, width) complex Tensor
+        sampled : bool Tensor
+            Broadcasts to k-space.
+        maps : (N, coils, height, width) complex Tensor
+        centred : bool
+            The origin is at ``n // 2``, otherwise at 0.
+        save_memory : bool
+            Of each step only the ends are kept for the gradient, and the rest is computed again.
+
+        Returns
+        -------
+        (N, height, width) real Tensor
+
+        Raises
+        ------
+        ValueError
+            Shapes or dtypes do not fit.
+        """
+        if kspace.ndim != 4 or not kspace.is_complex() or maps.shape != kspace.shape or not maps.is_complex():
+            found = f"k-space {kspace.dtype} {tuple(kspace.shape)}, maps {maps.dtype} {tuple(maps.shape)}"
+            raise ValueError(f"{found}: complex (N, coils, height, width) are accepted, both of one shape")
+        if sampled.dtype != torch.bool:
+            raise ValueError(f"the mask is of {sampled.dtype}; booleans are accepted")
+        samples = torch.where(sampled, kspace, 0)
+        magnitudes = samples.abs().flatten(1)
+        place = max(1, round(self.percentile / 100 * magnitudes.shape[1]))
+        scale = magnitudes.kthvalue(place).values[:, None, None, None]
+        scale = torch.where(scale > 0, scale, magnitudes.amax(1)[:, None, None, None].clamp_min(1e-30))
+        samples = samples / scale
+        maps = self._refined(maps)
+        states = None
+        if self.initialiser is not None:
+            image = (maps.conj() * images_of(samples, centred=centred)).sum(-3)
+            states = self.initialiser(_two(_spectrum(image, centred)))
+        y = samples
+        for t in range(self.steps):
+            step = self.blocks[t % len(self.blocks)]
+            arguments = (y, samples, sampled, maps, centred, states)
+            y, states = checkpoint(step, *arguments, use_reentrant=False) if save_memory else step(*arguments)
+        return rss(images_of(y, centred=centred)) * scale[..., 0]
+
+    def _refined(self, maps: Tensor) -> Tensor:
+        if self.refinement is not None:
+            maps = _one(self.refinement(_two(maps.flatten(0, 1)))).reshape(maps.shape)
+        return maps / rss(maps).clamp_min(1e-12).unsqueeze(-3)

@@ -17,7 +17,7 @@ import learnsolve
 from learnsolve.cli import app
 from learnsolve.cli import mri as command
 from learnsolve.mri import espirit, l1_wavelet, nmse, reconstruct, zero_filled
-from tests.test_mri_solvers import scan, undersampled
+from tests.mri_cases import scan, undersampled
 
 
 def run(*arguments):
@@ -222,7 +222,7 @@ def test_a_killed_process_leaves_no_half_file_and_goes_on(tmp_path):
     ]
     code = f"from learnsolve.cli import app; app({['mri', *map(str, arguments)]!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
-    for _ in range(3000):
+    for _ in range(12000):
         if len(list(tmp_path.glob("out/.a.*.parts/*.npz"))) >= 2:
             break
         time.sleep(0.01)

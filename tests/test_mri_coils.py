@@ -6,7 +6,7 @@ import torch
 
 from learnsolve.mri import compress, espirit, images_of, low_resolution_maps, rss, walsh, whiten
 from learnsolve.operators import Fourier
-from tests.test_mri_solvers import SCAN, scan
+from tests.mri_cases import SCAN, scan
 
 
 def disagreement(maps, truth, where):

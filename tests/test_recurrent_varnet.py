@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from learnsolve.mri.recurrent_varnet import RecurrentVarNetOptions, UNet
-from tests.test_mri_solvers import scan
+from tests.mri_cases import scan
 
 
 def count(module):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from learnsolve.mri.masks import sampled_of
 from learnsolve.operators.fourier import Fourier
 
 
@@ -89,19 +90,21 @@ def middle(kspace: Tensor, size: tuple[int, int]) -> Tensor:
     return kspace[..., y : y + tall, x : x + wide]
 
 
+def check_kspace(kspace: Tensor) -> None:
+    """Refuse what is no k-space of coils, or not finite."""
+    if kspace.ndim < 3 or not kspace.is_complex():
+        found = f"{kspace.dtype} of shape {tuple(kspace.shape)}"
+        raise ValueError(f"k-space is {found}; complex (..., coils, height, width) is accepted")
+    if not torch.isfinite(torch.view_as_real(kspace)).all():
+        raise ValueError("k-space has numbers that are not finite")
+
+
 def calibration(kspace: Tensor, acs: tuple[int, int] | None, least: int, centred: bool) -> Tensor:
     """The fully sampled middle, or an error that says why there is none."""
-    if kspace.ndim < 3 or not kspace.is_complex():
-        raise ValueError(
-            f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; "
-            "complex (..., coils, height, width) is accepted"
-        )
-    if not torch.isfinite(torch.view_as_real(kspace)).all():
-        raise ValueError("k-space is not finite")
+    check_kspace(kspace)
     if not centred:
         kspace = torch.fft.fftshift(kspace, (-2, -1))
-    sampled = (kspace != 0).flatten(0, -3).any(0)
-    size = acs_region(sampled) if acs is None else acs
+    size = acs_region(sampled_of(kspace)) if acs is None else acs
     if min(size) < least or size[0] > kspace.shape[-2] or size[1] > kspace.shape[-1]:
         raise ValueError(
             f"the fully sampled middle of k-space is {size[0]} by {size[1]} "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learnsolve.mri.coils import check_kspace
 from learnsolve.operators import Coils, Fourier, Mask, Operator
 
 # Beyond so much of k-space's half width there is noise above all.
@@ -89,9 +90,7 @@ def model(kspace: Tensor, sampled: Tensor, maps: Tensor, *, centred: bool = True
 
 
 def _check(kspace: Tensor, sampled: Tensor, maps: Tensor) -> None:
-    if kspace.ndim < 3 or not kspace.is_complex():
-        found = f"{kspace.dtype} of shape {tuple(kspace.shape)}"
-        raise ValueError(f"k-space is {found}; complex (..., coils, height, width) is accepted")
+    check_kspace(kspace)
     if maps.shape != kspace.shape or not maps.is_complex():
         found = f"{maps.dtype} of shape {tuple(maps.shape)}"
         raise ValueError(f"maps are {found}; complex numbers in k-space's shape {tuple(kspace.shape)} are")
@@ -100,9 +99,8 @@ def _check(kspace: Tensor, sampled: Tensor, maps: Tensor) -> None:
         raise ValueError(f"the mask is {found}; booleans of shape {tuple(kspace.shape[-2:])} are accepted")
     if not sampled.any():
         raise ValueError("nothing is sampled")
-    for name, part in (("k-space", kspace), ("maps", maps)):
-        if not torch.isfinite(torch.view_as_real(part)).all():
-            raise ValueError(f"{name} has numbers that are not finite")
+    if not torch.isfinite(torch.view_as_real(maps)).all():
+        raise ValueError("maps have numbers that are not finite")
     if not torch.where(sampled, kspace, 0).any():
         raise ValueError("k-space is zero wherever it is sampled")
 

@@ -7,7 +7,7 @@ import torch
 
 from learnsolve.arrays import as_tensor, restorer
 from learnsolve.mri.classical import cg_sense, l1_wavelet, total_variation, zero_filled
-from learnsolve.mri.coils import acs_region, low_resolution_maps, walsh
+from learnsolve.mri.coils import acs_region, check_kspace, low_resolution_maps, walsh
 from learnsolve.mri.espirit import espirit
 from learnsolve.mri.masks import sampled_of
 from learnsolve.result import Result, Status
@@ -79,11 +79,7 @@ def reconstruct(
     if method not in (*METHODS, "zero-filled"):
         raise ValueError(f"method is {method!r}; {', '.join(METHODS)} and zero-filled are accepted")
     k, back = as_tensor(kspace, "kspace"), restorer(kspace)
-    if k.ndim < 3 or not k.is_complex():
-        found = f"{k.dtype} of shape {tuple(k.shape)}"
-        raise ValueError(f"k-space is {found}; complex (..., coils, height, width) is accepted")
-    if not torch.isfinite(torch.view_as_real(k)).all():
-        raise ValueError("k-space has numbers that are not finite")
+    check_kspace(k)
     if not k.any():
         raise ValueError("k-space is zero everywhere")
     mask = sampled_of(k) if sampled is None else torch.as_tensor(sampled, device=k.device)

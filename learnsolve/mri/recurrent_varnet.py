@@ -108,7 +108,8 @@ class ConvGRU(nn.Module):
             for _ in range(layers):
                 gate = nn.Conv2d(2 * hidden, hidden, 1)
                 nn.init.orthogonal_(gate.weight)
-                nn.init.constant_(gate.bias, bias)  # type: ignore[arg-type]
+                assert gate.bias is not None
+                nn.init.constant_(gate.bias, bias)
                 gates[name].append(gate)
         self.reset, self.update, self.proposal = (nn.ModuleList(gates[name]) for name in gates)
 

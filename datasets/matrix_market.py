@@ -63,6 +63,12 @@ def read(path: str | os.PathLike, *, max_bytes: int = 1 << 33) -> sp.csr_array |
     array([[ 4., -1.],
            [-1.,  0.]])
     """
+    header, records = records_of(path, max_bytes)
+    return _sparse(records, header, path) if header.format == "coordinate" else _dense(records, header, path)
+
+
+def records_of(path: str | os.PathLike, max_bytes: int) -> tuple[Header, np.ndarray]:
+    """Header and checked entries of a file, as `read` describes it."""
     compressed = os.fspath(path).endswith(".gz")
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size
@@ -74,7 +80,7 @@ def read(path: str | os.PathLike, *, max_bytes: int = 1 << 33) -> sp.csr_array |
             records = _body(stream, path, header, lines)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(path, f"the compressed data is damaged or cut short ({error})") from error
-    return _sparse(records, header, path) if header.format == "coordinate" else _dense(records, header, path)
+    return header, records
 
 
 def write(

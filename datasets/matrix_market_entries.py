@@ -1,16 +1,13 @@
 """The entries of a Matrix Market file one by one: those of one place are not added up."""
 
-import gzip
 import os
-import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.datasets import matrix_market
-from learnsolve.datasets.errors import DataError
-from learnsolve.datasets.matrix_market_header import Header, read_header
+from learnsolve.datasets.matrix_market_header import Header
 
 
 def read_entries(
@@ -52,17 +49,7 @@ def read_entries(
     >>> rows.tolist(), cols.tolist(), values.tolist(), shape
     ([0, 1, 1], [2, 0, 0], [1.0, 4.0, 5.0], (2, 3))
     """
-    compressed = os.fspath(path).endswith(".gz")
-    with open(path, "rb") as raw:
-        size = os.fstat(raw.fileno()).st_size
-        stream: Any = gzip.GzipFile(fileobj=raw) if compressed else raw
-        try:
-            header, lines, start = read_header(stream, path)
-            room = size * matrix_market.GZIP_RATIO if compressed else size - start
-            matrix_market._check_sizes(header, path, lines, room, max_bytes)
-            records = matrix_market._body(stream, path, header, lines)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(path, f"the compressed data is damaged or cut short ({error})") from error
+    header, records = matrix_market.records_of(path, max_bytes)
     shape = header.rows, header.columns
     if header.format == "array":
         rows, cols = np.indices(shape).reshape(2, -1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from learnsolve.linear import solve
 from learnsolve.mri.coils import acs_region, images_of, rss
 from learnsolve.mri.model import Model, model, noise_level
-from learnsolve.mri.proximal import accelerated, iterated, shrinking, smoothing
+from learnsolve.mri.proximal import accelerated, alternating, iterated, separable, shrinking, smoothing
 from learnsolve.operators import Identity
 from learnsolve.result import Result
 
@@ -256,6 +256,7 @@ def total_variation(
     began = time.perf_counter()
     arranged, noise = _begun(kspace, sampled, maps, weight, maxiter, rtol, centred)
     weight = VARIATION * noise if weight == "auto" else float(weight)
-    steps = accelerated(arranged, smoothing(arranged.operator, weight), x0)
+    near = smoothing(arranged.operator, weight)
+    steps = alternating(arranged, near, x0) if separable(arranged) else accelerated(arranged, near, x0)
     name = "total-variation"
     return iterated(arranged, steps, rtol, maxiter, callback, began, name, {"weight": weight, "noise": noise})

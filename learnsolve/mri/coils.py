@@ -43,6 +43,26 @@ def images_of(kspace: Tensor, *, centred: bool = True) -> Tensor:
     return Fourier(shape, centred=centred, dtype=kspace.dtype, device=kspace.device)._adjoint(kspace)
 
 
+def kspace_of(images: Tensor, *, centred: bool = True) -> Tensor:
+    """K-space of the coils: the Fourier transform.
+
+    Parameters
+    ----------
+    images : (..., coils, height, width) complex Tensor
+    centred : bool
+        Of `Fourier`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> kspace_of(torch.ones(1, 2, 2, dtype=torch.complex64), centred=False).real
+    tensor([[[2., 0.],
+             [0., 0.]]])
+    """
+    shape = tuple(images.shape)
+    return Fourier(shape, centred=centred, dtype=images.dtype, device=images.device)._apply(images)
+
+
 def acs_region(sampled: Tensor) -> tuple[int, int]:
     """Height and width of the largest box around the middle in which all is sampled.
 

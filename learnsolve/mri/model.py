@@ -29,12 +29,15 @@ class Model:
         Height and width were exchanged.
     centred : bool
         Of the images that are given back.
+    lines : (width,) bool Tensor or None
+        Where along the last axis whole lines are sampled, and transformed.
     """
 
     operator: Operator
     samples: Tensor
     turned: bool
     centred: bool
+    lines: Tensor | None = None
 
     def there(self, image: Tensor) -> Tensor:
         """An image as the operator takes it."""
@@ -80,13 +83,14 @@ def model(kspace: Tensor, sampled: Tensor, maps: Tensor, *, centred: bool = True
     if centred:
         kspace, maps = (torch.fft.ifftshift(part, (-2, -1)) for part in (kspace, maps))
         sampled = torch.fft.ifftshift(sampled, (-2, -1))
-    axes, samples = 2, torch.where(sampled, kspace, 0)
+    axes, samples, lines = 2, torch.where(sampled, kspace, 0), None
     if bool((sampled == sampled[:1]).all()):
         axes, samples, sampled = 1, torch.fft.ifft(samples, dim=-2, norm="ortho"), sampled[0]
+        lines = sampled
     shape = tuple(kspace.shape)
     transform = Fourier(shape, axes, centred=False, dtype=kspace.dtype, device=kspace.device)
     operator = Mask(sampled.contiguous(), shape, kspace.dtype) @ (transform @ Coils(maps.contiguous()))
-    return Model(operator, samples.contiguous(), turned, centred)
+    return Model(operator, samples.contiguous(), turned, centred, lines)
 
 
 def _check(kspace: Tensor, sampled: Tensor, maps: Tensor) -> None:

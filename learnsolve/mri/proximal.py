@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from learnsolve.mri.model import Model
+from learnsolve.mri.rows import row_inverses
 from learnsolve.operators import Operator, Wavelet
 from learnsolve.result import ConvergenceWarning, Result, Status
 
 LEVELS = 4
+# Of the squared norm of the model, what couples the two images of alternating directions.
+COUPLING = 0.01
+# Bytes that the inverses of rows may have.
+LARGEST = 1 << 28
 # Iterations over which the image must rest.
 WINDOW = 5
 
@@ -47,6 +52,39 @@ def accelerated(
             z = new
             x = x + (new - x) / (count - momentum + 1)
         yield x, _norm(left)
+
+
+def alternating(
+    arranged: Model, near: Callable[[Tensor, float], Tensor], x0: Tensor | None
+) -> Iterator[tuple[Tensor, float]]:
+    """Alternating directions: images, and the residuals of their data; of whole lines alone.
+
+    Along such lines each row of the image is a system of its own, small enough to be solved exactly.
+
+    References
+    ----------
+    Boyd, Parikh, Chu, Peleato and Eckstein, *Distributed optimization and statistical learning via the
+    alternating direction method of multipliers*, Foundations and Trends in Machine Learning 3, 2011.
+    """
+    E = arranged.operator
+    step = 1 / (COUPLING * _largest(E))
+    assert arranged.lines is not None
+    solved = row_inverses(E.parameters()[0], arranged.lines, 1 / step)
+    b = E._adjoint(arranged.samples)
+    z = b if x0 is None else arranged.there(x0).to(E.dtype)
+    u = torch.zeros_like(z)
+    while True:
+        x = (solved @ (b + (z - u) / step).unsqueeze(-1))[..., 0]
+        z = near(x + u, step)
+        u = u + x - z
+        yield z, _norm(E._apply(z) - arranged.samples)
+
+
+def separable(arranged: Model) -> bool:
+    """Whether rows of the image are systems of their own, and their inverses fit into memory."""
+    E = arranged.operator
+    size = E.dtype.itemsize * E.domain_shape[-1] * torch.Size(E.domain_shape).numel()
+    return arranged.lines is not None and size <= LARGEST
 
 
 def shrinking(E: Operator, weight: float, seed: int) -> Callable[[Tensor, float], Tensor]:

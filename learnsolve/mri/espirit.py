@@ -29,7 +29,7 @@ def espirit(
     *,
     acs: tuple[int, int] | None = None,
     kernel: int = 6,
-    threshold: float = 0.02,
+    threshold: float = 0.005,
     maps: int = 1,
     crop: float = 0.0,
     largest: int = 24,

@@ -1,4 +1,4 @@
-"""Coil maps and classical reconstruction of a scan beside SigPy, on the same arrays and one thread."""
+"""Reconstruction of a scan beside SigPy and BART, on the same arrays and one thread."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks import measure
+from benchmarks import measure, mri_bart
 from benchmarks.poisson import consoles
 
 # Kind, acceleration, sampled middle.
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--axis", type=int, default=-2, help="along which lines are counted")
     command.add_argument("--seeds", type=int, default=1, help="masks of each kind")
     command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--weights", default="small", help="of a network, or none")
     command.add_argument("--body-coil", action="store_true", help="judge the maps by kspace_bodycoil")
     command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
     return command
@@ -68,6 +69,7 @@ def compare(
     import torch
 
     from learnsolve import mri
+    from learnsolve.mri.learned import load
 
     acceleration, centre = CASES[case]
     rule = mri.Sampling(case, acceleration, centre=centre, axis=options.axis, seed=seed)
@@ -100,6 +102,25 @@ def compare(
     for kind, solver in (("cg", mri.cg_sense), ("l1", mri.l1_wavelet), ("tv", mri.total_variation)):
         res, seconds = timed(lambda solver=solver: solver(y, sampled, maps), options.repeats)
         rows.append(row(kind, "learnsolve", seconds, res.x))
+    if options.weights != "none":
+        network = load(options.weights)
+        for check in (False, True):
+            res, seconds = timed(
+                lambda check=check: mri.recurrentvarnet(y, sampled, maps, weights=network, check=check),
+                options.repeats,
+            )
+            rows.append(row("recurrentvarnet" + ", checked" * check, "learnsolve", seconds, res.x))
+    if mri_bart.installed():
+        best: dict[str, dict[str, Any]] = {}
+        for kind, seconds, array in mri_bart.reconstructed(y.numpy(), centre):
+            if kind == "espirit":
+                rows.append(row(kind, "bart", seconds, maps=torch.from_numpy(array)))
+                continue
+            one = row(kind, "bart", seconds, array)
+            best[kind] = min(one, best.get(kind, one), key=lambda found: found["nmse"])
+        rows += best.values()
+    else:
+        print("bart is not installed", file=sys.stderr)
     try:
         from sigpy.mri import app
     except ImportError:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import learnsolve
 from learnsolve.cli import app
-from learnsolve.cli import mri as command
+from learnsolve.cli import mri_volume as command
 from learnsolve.mri import espirit, l1_wavelet, nmse, reconstruct, zero_filled
 from tests.mri_cases import scan, undersampled
 
@@ -157,7 +157,7 @@ def test_bad_slices_are_skipped_and_said(tmp_path):
 def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "a.h5", volume(4))
     arguments = ("recon", tmp_path / "a.h5", "--out", tmp_path / "out", "--method", "cg-sense", "--quiet")
-    real, seen = command._slice, []
+    real, seen = command.slice_, []
 
     def watched(kspace, i, *more):
         seen.append(i)
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         real(kspace, i, *more)
 
-    monkeypatch.setattr(command, "_slice", watched)
+    monkeypatch.setattr(command, "slice_", watched)
     assert run(*arguments).exit_code != 0
     assert not (tmp_path / "out" / "a.h5").exists()
     assert run(*arguments).exit_code == 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learnsolve.mri.recurrent_varnet import RecurrentVarNetOptions, UNet
+from learnsolve.mri.recurrent_varnet import RecurrentVarNetOptions
+from learnsolve.mri.unet import UNet
 from tests.mri_cases import scan
 
 

@@ -95,23 +95,24 @@ def _go(
         from learnsolve.cli.train_config import TrainingConfig
 
         chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed)
-        with _processes(device) as (where, rank):
+        with processes(device) as (where, rank):
             interrupted = _Run(chosen, out, where, rank, command, began).go()
     except (OSError, ValueError) as error:
-        raise _ended(error, BAD_CONFIG) from None
+        raise ended(error, BAD_CONFIG) from None
     except (RuntimeError, MemoryError) as error:
-        raise _ended(error, FAILED) from None
+        raise ended(error, FAILED) from None
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _ended(error: Exception, code: int) -> typer.Exit:
+def ended(error: Exception, code: int) -> typer.Exit:
+    """The error in a line, and the exit of a code."""
     typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
     return typer.Exit(code)
 
 
 @contextmanager
-def _processes(device: str) -> Iterator[tuple[torch.device, int]]:
+def processes(device: str) -> Iterator[tuple[torch.device, int]]:
     """Device and rank of this process; under torchrun the processes are joined for a while."""
     import torch
 
@@ -134,7 +135,7 @@ def _processes(device: str) -> Iterator[tuple[torch.device, int]]:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
+def signals() -> Iterator[Callable[[], bool]]:
     """Whether a signal asked to stop; a second one of a kind ends the process as ever."""
     asked = False
 
@@ -246,7 +247,7 @@ class _Run:
             left = max(training.fit.timeout - (time.perf_counter() - self.began), 1e-3)
             training = replace(training, fit=replace(training.fit, timeout=left))
         worked = False
-        with self.bar("figures") as progress, _signals() as asked:
+        with self.bar("figures") as progress, signals() as asked:
             task = progress.add_task("training", total=training.fit.steps, figures="")
 
             def report(now: FitProgress) -> bool:

@@ -10,7 +10,10 @@ from learnsolve.mri.coils import (
     walsh,
     whiten,
 )
+from learnsolve.mri.direct_weights import from_direct, load_direct
 from learnsolve.mri.espirit import Maps, espirit
+from learnsolve.mri.held_out import held_out_error
+from learnsolve.mri.learned import recurrentvarnet
 from learnsolve.mri.masks import Sampling, factor, sampled_of
 from learnsolve.mri.metrics import foreground, interval, nmse, psnr, ssim
 from learnsolve.mri.model import noise_level
@@ -28,14 +31,18 @@ __all__ = [
     "espirit",
     "factor",
     "foreground",
+    "from_direct",
+    "held_out_error",
     "images_of",
     "interval",
     "l1_wavelet",
+    "load_direct",
     "low_resolution_maps",
     "nmse",
     "noise_level",
     "psnr",
     "reconstruct",
+    "recurrentvarnet",
     "rss",
     "sampled_of",
     "ssim",

@@ -9,14 +9,16 @@ from learnsolve.arrays import as_tensor, restorer
 from learnsolve.mri.classical import cg_sense, l1_wavelet, total_variation, zero_filled
 from learnsolve.mri.coils import acs_region, check_kspace, low_resolution_maps, walsh
 from learnsolve.mri.espirit import espirit
+from learnsolve.mri.learned import recurrentvarnet
 from learnsolve.mri.masks import sampled_of
 from learnsolve.result import Result, Status
 
-Method = Literal["l1-wavelet", "total-variation", "cg-sense", "zero-filled"]
+Method = Literal["l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"]
 METHODS: dict[str, Callable[..., Result]] = {
     "l1-wavelet": l1_wavelet,
     "total-variation": total_variation,
     "cg-sense": cg_sense,
+    "recurrentvarnet": recurrentvarnet,
 }
 MAPS: dict[str, Callable[..., Any]] = {
     "espirit": lambda kspace, **options: _first(espirit(kspace, **options).maps),
@@ -44,8 +46,8 @@ def reconstruct(
     ----------
     kspace : (..., coils, height, width) complex array
         Of numpy or torch; axes before the coils are a batch of slices.
-    method : {"l1-wavelet", "total-variation", "cg-sense", "zero-filled"}
-        See `l1_wavelet`, `total_variation`, `cg_sense` and `zero_filled`.
+    method : {"l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"}
+        See `l1_wavelet`, `total_variation`, `cg_sense`, `recurrentvarnet` and `zero_filled`.
     sampled : (height, width) or (width,) bool array, optional
         By default where k-space is not zero.
     maps : {"espirit", "walsh", "low-resolution"} or array in k-space's shape
@@ -58,7 +60,8 @@ def reconstruct(
     Returns
     -------
     Result
-        ``x`` is the image in k-space's library: complex, or of ``"zero-filled"`` its size;
+        ``x`` is the image in k-space's library: complex, or of ``"zero-filled"`` and ``"recurrentvarnet"``
+        its size;
         ``extras["maps"]`` holds the sensitivities.
 
     Raises
@@ -104,7 +107,7 @@ def reconstruct(
         res.residuals,
         res.relative_residual,
         res.seconds,
-        method,
+        res.method,
         extras,
     )
 

@@ -1,21 +1,25 @@
 """RecurrentVarNet: unrolled descent in k-space, each step's correction from a recurrent network."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from learnsolve.mri.coils import images_of, rss
-from learnsolve.operators import Fourier
+from learnsolve.mri.coils import images_of, kspace_of, rss
+from learnsolve.mri.model import noise_level
+from learnsolve.mri.rows import correction
+from learnsolve.mri.unet import UNet
 
 # Channels and dilations of what makes the first hidden states, of which the last three are seen.
+PARTS = ("weight", "bias")
 INITIAL_CHANNELS, DILATIONS, SEEN = (32, 32, 64, 64), (1, 1, 2, 4), 3
 
 
 @dataclass(frozen=True)
 class RecurrentVarNetOptions:
-    """Sizes of a `RecurrentVarNet`.
+    r"""Sizes of a `RecurrentVarNet`.
 
     Parameters
     ----------
@@ -33,6 +37,10 @@ class RecurrentVarNetOptions:
         The sensitivities are refined by a U-Net.
     percentile : float
         K-space is divided by that percentile of its magnitudes, zeros of what was not sampled among them.
+    coupling : float
+        If positive, each step adds, where nothing is sampled, what `learnsolve.mri.rows.correction` finds for
+        the corrected image, with a :math:`\rho` of so many times the variance of a sample's noise over the
+        mean energy of a pixel. Zero is the paper's network.
 
     Raises
     ------
@@ -53,6 +61,7 @@ class RecurrentVarNetOptions:
     initialiser: bool = True
     refine: bool = True
     percentile: float = 99.0
+    coupling: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "hidden", "layers"):
@@ -60,10 +69,12 @@ class RecurrentVarNetOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; a positive number is accepted")
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile}; a number above 0, at most 100, is accepted")
+        if not 0 <= self.coupling < float("inf"):
+            raise ValueError(f"coupling is {self.coupling}; a number that is not negative is accepted")
 
     def build(self) -> "RecurrentVarNet":
         """The network, of random weights."""
-        return RecurrentVarNet(**asdict(self))
+        return RecurrentVarNet(self)
 
 
 def _convolution(inputs: int, outputs: int, width: int, dilation: int = 1) -> nn.Sequential:
@@ -123,7 +134,9 @@ class ConvGRU(nn.Module):
         ):
             c = torch.relu(block(x))
             both = torch.cat([c, h], 1)
-            u, r = torch.sigmoid(update(both)), torch.sigmoid(reset(both))
+            # Both gates see the same, so that one convolution makes them.
+            weight, bias = (torch.cat([getattr(gate, part) for gate in (update, reset)]) for part in PARTS)
+            u, r = torch.sigmoid(nn.functional.conv2d(both, weight, bias)).chunk(2, 1)
             new = torch.tanh(proposal(torch.cat([c, h * r], 1)))
             h = h * (1 - u) + new * u
             found.append(h)
@@ -163,75 +176,6 @@ class Initialiser(nn.Module):
         return [torch.relu(head(seen)) for head in self.heads]
 
 
-def _twice(inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for size in (inputs, outputs):
-        layers += [
-            nn.Conv2d(size, outputs, 3, padding=1, bias=False),
-            nn.InstanceNorm2d(outputs),
-            nn.LeakyReLU(0.2),
-        ]
-    return nn.Sequential(*layers)
-
-
-class UNet(nn.Module):
-    """Convolutions at several resolutions, from two channels to two.
-
-    Parameters
-    ----------
-    filters : int
-        Of the finest resolution; doubled in each coarser one.
-    pools : int
-        How often the resolution is halved. Images are padded to what that needs.
-
-    References
-    ----------
-    Ronneberger, Fischer and Brox, *U-Net: convolutional networks for biomedical image segmentation*, MICCAI
-    2015; Sriram and others, *End-to-end variational networks for accelerated MRI reconstruction*, MICCAI
-    2020.
-
-    Examples
-    --------
-    >>> UNet(4, 2)(torch.zeros(1, 2, 13, 10)).shape
-    torch.Size([1, 2, 13, 10])
-    """
-
-    def __init__(self, filters: int = 8, pools: int = 4) -> None:
-        super().__init__()
-        sizes = [filters << level for level in range(pools + 1)]
-        self.down = nn.ModuleList([_twice(a, b) for a, b in zip([2, *sizes[:-2]], sizes[:-1], strict=True)])
-        self.bottom = _twice(sizes[-2], sizes[-1])
-        self.up = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.ConvTranspose2d(2 * size, size, 2, stride=2, bias=False),
-                    nn.InstanceNorm2d(size),
-                    nn.LeakyReLU(0.2),
-                )
-                for size in reversed(sizes[:-1])
-            ]
-        )
-        self.merge = nn.ModuleList([_twice(2 * size, size) for size in reversed(sizes[:-1])])
-        self.last = nn.Conv2d(filters, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From (N, 2, height, width) to the same shape."""
-        height, width = x.shape[-2:]
-        # Statistics of a single pixel would be none, so that the coarsest has two at least.
-        block = 1 << len(self.down)
-        tall, wide = (max(2 * block, -(-n // block) * block) for n in (height, width))
-        x = nn.functional.pad(x, (0, wide - width, 0, tall - height))
-        kept = []
-        for down in self.down:
-            x = down(x)
-            kept.append(x)
-            x = nn.functional.avg_pool2d(x, 2)
-        x = self.bottom(x)
-        for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([up(x), kept.pop()], 1))
-        return self.last(x)[..., :height, :width]
-
-
 class Step(nn.Module):
     """A step of the descent.
 
@@ -258,11 +202,17 @@ class Step(nn.Module):
         maps: Tensor,
         centred: bool,
         states: list[Tensor] | None,
+        add: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The next k-space and states."""
+        """The next k-space and states; ``add`` is what the data wants of an image."""
         image = (maps.conj() * images_of(y, centred=centred)).sum(-3)
-        correction, states = self.unit(_two(image), states)
-        learned = _spectrum(maps * _one(correction).unsqueeze(-3), centred)
+        change, states = self.unit(_two(image), states)
+        learned = kspace_of(maps * _one(change).unsqueeze(-3), centred=centred)
+        if add is not None:
+            wanted = add(image + _one(change))
+            learned = learned + torch.where(
+                sampled, 0, kspace_of(maps * wanted.unsqueeze(-3), centred=centred)
+            )
         return y - self.alpha * torch.where(sampled, y - samples, 0) + learned, states
 
 
@@ -273,12 +223,6 @@ def _two(image: Tensor) -> Tensor:
 
 def _one(channels: Tensor) -> Tensor:
     return torch.view_as_complex(channels.movedim(1, -1).contiguous())
-
-
-def _spectrum(images: Tensor, centred: bool) -> Tensor:
-    return Fourier(tuple(images.shape), centred=centred, dtype=images.dtype, device=images.device)._apply(
-        images
-    )
 
 
 class RecurrentVarNet(nn.Module):
@@ -292,8 +236,8 @@ class RecurrentVarNet(nn.Module):
 
     Parameters
     ----------
-    steps, hidden, layers, shared, initialiser, refine, percentile
-        Of `RecurrentVarNetOptions`, whose ``build`` makes it.
+    options : RecurrentVarNetOptions
+        Whose ``build`` makes it, too.
 
     References
     ----------
@@ -308,21 +252,19 @@ class RecurrentVarNet(nn.Module):
     torch.Size([1, 8, 6])
     """
 
-    def __init__(
-        self,
-        steps: int,
-        hidden: int,
-        layers: int,
-        shared: bool,
-        initialiser: bool,
-        refine: bool,
-        percentile: float,
-    ) -> None:
+    def __init__(self, options: RecurrentVarNetOptions) -> None:
         super().__init__()
-        self.steps, self.percentile = steps, percentile
-        self.blocks = nn.ModuleList([Step(hidden, layers) for _ in range(1 if shared else steps)])
-        self.initialiser = Initialiser(hidden, layers) if initialiser else None
-        self.refinement = UNet() if refine else None
+        self.options = options
+        hidden, layers = options.hidden, options.layers
+        own = 1 if options.shared else options.steps
+        self.blocks = nn.ModuleList([Step(hidden, layers) for _ in range(own)])
+        self.initialiser = Initialiser(hidden, layers) if options.initialiser else None
+        self.refinement = UNet() if options.refine else None
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """Options, as JSON can hold them."""
+        return asdict(self.options)
 
     def forward(
         self,
@@ -331,7 +273,9 @@ class RecurrentVarNet(nn.Module):
         maps: Tensor,
         *,
         centred: bool = True,
+        start: Tensor | None = None,
         save_memory: bool = False,
+        as_kspace: bool = False,
     ) -> Tensor:
         """Images of a batch.
 
@@ -343,12 +287,17 @@ class RecurrentVarNet(nn.Module):
         maps : (N, coils, height, width) complex Tensor
         centred : bool
             The origin is at ``n // 2``, otherwise at 0.
+        start : (N, height, width) complex Tensor, optional
+            An image, by whose k-space the descent begins where nothing is sampled; by default by zero.
         save_memory : bool
             Of each step only the ends are kept for the gradient, and the rest is computed again.
 
+        as_kspace : bool
+            K-space is returned, not images.
+
         Returns
         -------
-        (N, height, width) real Tensor
+        (N, height, width) real Tensor, or (N, coils, height, width) complex Tensor
 
         Raises
         ------
@@ -362,7 +311,7 @@ class RecurrentVarNet(nn.Module):
             raise ValueError(f"the mask is of {sampled.dtype}; booleans are accepted")
         samples = torch.where(sampled, kspace, 0)
         magnitudes = samples.abs().flatten(1)
-        place = max(1, round(self.percentile / 100 * magnitudes.shape[1]))
+        place = max(1, round(self.options.percentile / 100 * magnitudes.shape[1]))
         scale = magnitudes.kthvalue(place).values[:, None, None, None]
         scale = torch.where(scale > 0, scale, magnitudes.amax(1)[:, None, None, None].clamp_min(1e-30))
         samples = samples / scale
@@ -370,13 +319,31 @@ class RecurrentVarNet(nn.Module):
         states = None
         if self.initialiser is not None:
             image = (maps.conj() * images_of(samples, centred=centred)).sum(-3)
-            states = self.initialiser(_two(_spectrum(image, centred)))
+            states = self.initialiser(_two(kspace_of(image, centred=centred)))
+        add = None
+        if self.options.coupling:
+            add = correction(samples, sampled, maps, centred, self._shift(samples, sampled, centred))
         y = samples
-        for t in range(self.steps):
+        if start is not None:
+            spectrum = kspace_of(maps * (start / scale[..., 0]).unsqueeze(-3), centred=centred)
+            y = torch.where(sampled, samples, spectrum)
+        for t in range(self.options.steps):
             step = self.blocks[t % len(self.blocks)]
-            arguments = (y, samples, sampled, maps, centred, states)
+            arguments = (y, samples, sampled, maps, centred, states, add)
             y, states = checkpoint(step, *arguments, use_reentrant=False) if save_memory else step(*arguments)
-        return rss(images_of(y, centred=centred)) * scale[..., 0]
+        return y * scale if as_kspace else rss(images_of(y, centred=centred)) * scale[..., 0]
+
+    def _shift(self, samples: Tensor, sampled: Tensor, centred: bool) -> Tensor:
+        """How near a correction must stay to each image: by the noise, over the mean energy of a pixel."""
+        where = sampled.expand(samples.shape[-2:])
+        moved, there = samples.detach(), where
+        if not centred:
+            moved, there = (torch.fft.fftshift(part, (-2, -1)) for part in (moved, where))
+        noise = samples.new_tensor([noise_level(one, there) for one in moved], dtype=samples.real.dtype)
+        energy = moved.abs().square().sum((-3, -2, -1)) / where.numel()
+        return (self.options.coupling * noise.square() / energy.clamp_min(1e-30))[:, None, None].clamp_min(
+            1e-4
+        )
 
     def _refined(self, maps: Tensor) -> Tensor:
         if self.refinement is not None:

@@ -1,0 +1,295 @@
+"""A volume of ``learnsolve mri recon``: slices to parts, parts to a file."""
+
+import hashlib
+import json
+import resource
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from learnsolve.datasets.kspace import KSpace
+    from learnsolve.mri import Sampling
+    from learnsolve.result import Result
+
+SUFFIXES = (".h5", ".hdf5", ".npy", ".npz", ".cfl")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How files are reconstructed.
+
+    Attributes
+    ----------
+    method, maps : str
+        Of `learnsolve.mri.reconstruct`.
+    rule : Sampling or None
+        By which what is fully sampled is undersampled first.
+    by_name : bool
+        The rule's seed is the file's name.
+    mask : str or None
+        A file of a mask, instead of a rule.
+    weights : str
+        Of a network.
+    consistent, check : bool
+        Of a network.
+    hold_out : bool
+        The error at k-space that was kept aside is measured too.
+    key, axes : str or None
+        Of `learnsolve.datasets.kspace.open_kspace`.
+    """
+
+    method: str
+    maps: str = "espirit"
+    rule: "Sampling | None" = None
+    by_name: bool = True
+    mask: str | None = None
+    weights: str = "small"
+    consistent: bool = False
+    check: bool = True
+    hold_out: bool = False
+    key: str | None = None
+    axes: str | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the file has more than what is used, to judge by."""
+        return self.rule is not None or self.mask is not None
+
+    def options(self) -> dict[str, Any]:
+        """What `learnsolve.mri.reconstruct` takes beside."""
+        if self.method != "recurrentvarnet":
+            return {}
+        return {"weights": self.weights, "consistent": self.consistent, "check": self.check}
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Recipe":
+        """What `record` gave."""
+        from learnsolve.mri import Sampling
+
+        rule = record.get("rule")
+        return cls(**{**record, "rule": None if rule is None else Sampling(**rule)})
+
+    def sampled(self, kspace: "KSpace", path: Path) -> "torch.Tensor | None":
+        """The mask: by the rule, of a file, or of the file of k-space itself.
+
+        Raises
+        ------
+        ValueError
+            The mask's file is no mask of that size.
+        """
+        import torch
+
+        found = None
+        if self.rule is not None:
+            rule = replace(self.rule, seed=path.name) if self.by_name else self.rule
+            found = rule.mask(kspace.shape)
+        elif self.mask is not None:
+            found = read_mask(Path(self.mask), kspace.shape[2:])
+        if found is not None:
+            return found if kspace.centred else torch.fft.ifftshift(found, (-2, -1))
+        return None if kspace.sampled is None else torch.from_numpy(kspace.sampled)
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> "torch.Tensor":
+    """The mask of a file .npy, or of the dataset ``mask`` of an HDF5 file, with its origin in the middle."""
+    import numpy as np
+    import torch
+
+    try:
+        if path.suffix == ".npy":
+            held = np.load(path, allow_pickle=False)
+        else:
+            import h5py
+
+            with h5py.File(path) as file:
+                held = np.asarray(file["mask"])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}") from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ValueError(f"{path} holds no mask ({error})") from None
+    if held.dtype.kind not in "bfiu" or held.shape not in (shape, shape[1:], (shape[0], 1)):
+        raise ValueError(f"the mask in {path} is {held.dtype} of shape {held.shape}; {shape} is accepted")
+    return torch.from_numpy(np.array(np.broadcast_to(held != 0, shape)))
+
+
+def listed(files: list[Path]) -> Iterator[Path]:
+    """Files, and those inside of folders."""
+    for path in files:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(f"there is no {', '.join(SUFFIXES)} in the folder {path}")
+            yield from inside
+        else:
+            yield path
+
+
+def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any]:
+    """Reconstruct a file; what comes of it."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from learnsolve.datasets.kspace import open_kspace
+
+    with open_kspace(path, key=recipe.key, axes=recipe.axes) as kspace:
+        sampled = recipe.sampled(kspace, path)
+        about = path.stat()
+        how = repr((recipe, str(path.resolve()), about.st_size, about.st_mtime_ns))
+        target = out / f"{path.stem}.h5"
+        if target.resolve() == path.resolve():
+            raise ValueError(f"{path} would be written over: --out must be another folder")
+        parts = out / f".{path.stem}.{hashlib.sha256(how.encode()).hexdigest()[:12]}.parts"
+        parts.mkdir(exist_ok=True)
+        bar = Progress(
+            *Progress.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn(),
+            console=Console(stderr=True), disable=silent,
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task(path.name, total=len(kspace))
+            for i in range(len(kspace)):
+                if not (parts / f"{i}.npz").is_file():
+                    slice_(kspace, i, parts / f"{i}.npz", recipe, sampled)
+                bar.advance(task)
+        record: dict[str, Any] = {
+            "file": str(path.resolve()),
+            "out": str(target),
+            "verdict": kspace.verdict(),
+        }
+        record |= {"method": recipe.method, "maps": recipe.maps, "slices": len(kspace)}
+        record["recipe"] = recipe.record()
+        if sampled is not None:
+            record["factor"] = sampled.numel() / max(int(sampled.sum()), 1)
+        record |= _joined(kspace, parts, target, record, recipe)
+        shutil.rmtree(parts)
+        record["size"] = list(kspace.shape)
+        return record
+
+
+def solved(kspace: "KSpace", i: int, recipe: Recipe, sampled: "torch.Tensor | None") -> "Result":
+    """A slice's image."""
+    import torch
+
+    import learnsolve
+    from learnsolve.mri import reconstruct
+
+    method: Any = recipe.method
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        k = torch.from_numpy(kspace[i])
+        return reconstruct(
+            k, method, sampled=sampled, maps=recipe.maps, centred=kspace.centred, **recipe.options()
+        )
+
+
+def slice_(kspace: "KSpace", i: int, part: Path, recipe: Recipe, sampled: "torch.Tensor | None") -> None:
+    """Reconstruct a slice into a file of its own."""
+    import numpy as np
+    import torch
+
+    from learnsolve.files import replacing
+    from learnsolve.mri import held_out_error
+
+    height, width = kspace.shape[2:]
+    image, status, why, method, aside = np.zeros((height, width), np.float32), "SKIPPED", "", "", np.nan
+    try:
+        res = solved(kspace, i, recipe, sampled)
+        found = res.x.abs().numpy()
+        if recipe.hold_out:
+            method_: Any = recipe.method
+            aside = held_out_error(
+                torch.from_numpy(kspace[i]), method_, sampled=sampled, maps=recipe.maps,
+                centred=kspace.centred, **recipe.options(),
+            )  # fmt: skip
+        if np.isfinite(found).all():
+            image, status, method = found.astype(np.float32), res.status.name, res.method
+        else:
+            why = "the image is not finite"
+    except (ValueError, torch.linalg.LinAlgError) as error:
+        why = str(error)
+    with replacing(part) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, image=image, status=status, why=why, method=method, held_out=aside)
+
+
+def _joined(
+    kspace: "KSpace", parts: Path, target: Path, about: dict[str, Any], recipe: Recipe
+) -> dict[str, Any]:
+    """Write the slices into one file, and compare them with what they should be."""
+    import h5py
+    import numpy as np
+
+    from learnsolve.files import replacing
+
+    skipped, slow, errors, fallback = [], [], [], []
+    with replacing(target) as part, h5py.File(part, "w") as file:
+        height, width = kspace.shape[2:]
+        images = file.create_dataset("reconstruction", (len(kspace), height, width), np.float32)
+        for i in range(len(kspace)):
+            with np.load(parts / f"{i}.npz") as held:
+                images[i], status, why = held["image"], str(held["status"]), str(held["why"])
+                method, aside = str(held["method"]), float(held["held_out"])
+            if status == "SKIPPED":
+                skipped.append({"slice": i, "why": why})
+                continue
+            if status != "CONVERGED":
+                slow.append({"slice": i, "status": status})
+            if method != recipe.method:
+                fallback.append(i)
+            found = _judged(kspace, i, images[i]) if recipe.judged else {}
+            found |= {"held_out": aside} if recipe.hold_out else {}
+            if found:
+                errors.append(found)
+        names = errors[0] if errors else {}
+        means = {name: float(np.mean([one[name] for one in errors])) for name in names}
+        beside = {"skipped": skipped, "not_converged": slow, "fallback": fallback, "metrics": means}
+        file.attrs["learnsolve"] = json.dumps({**about, **beside})
+    return beside
+
+
+def _judged(kspace: "KSpace", i: int, image: "np.ndarray") -> dict[str, float]:
+    """How far an image is from that of all of k-space."""
+    import torch
+
+    from learnsolve import mri
+
+    reference = mri.zero_filled(torch.from_numpy(kspace[i]), centred=kspace.centred).numpy()
+    inside = mri.foreground(reference)
+    large = min(reference.shape) >= 7
+    return {
+        "nmse": mri.nmse(reference, image),
+        "psnr": mri.psnr(reference, image),
+        "ssim": mri.ssim(reference, image) if large else float("nan"),
+        "foreground_nmse": mri.nmse(reference, image, where=inside),
+        "foreground_ssim": mri.ssim(reference, image, where=inside) if large else float("nan"),
+    }
+
+
+def forecast(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Seconds and memory that a file will take, by one slice of it."""
+    from learnsolve.datasets.kspace import open_kspace
+
+    with open_kspace(path, key=recipe.key, axes=recipe.axes) as kspace:
+        sampled = recipe.sampled(kspace, path)
+        middle = len(kspace) // 2
+        solved(kspace, middle, recipe, sampled)
+        # What is compiled and loaded once, the first slice has paid for.
+        began = time.perf_counter()
+        solved(kspace, middle, recipe, sampled)
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        slices, _, height, width = kspace.shape
+        return {
+            "file": str(path), "verdict": kspace.verdict(), "slices": slices, "seconds": seconds * slices,
+            "bytes": peak, "written_bytes": 4 * slices * height * width,
+        }  # fmt: skip

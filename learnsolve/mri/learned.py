@@ -1,0 +1,224 @@
+"""Images by a trained network, with a check by k-space that it has not seen."""
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learnsolve.mri.classical import l1_wavelet
+from learnsolve.mri.coils import check_kspace, images_of, rss
+from learnsolve.mri.examples import split, started
+from learnsolve.mri.recurrent_varnet import RecurrentVarNet, RecurrentVarNetOptions
+from learnsolve.operators import sense
+from learnsolve.result import ConvergenceWarning, Result, Status
+from learnsolve.training.shipped import load_network, save_network
+
+KIND = "recurrent-varnet"
+# Of the samples outside of the middle, so many are kept from the network to check it by.
+ASIDE = 0.2
+# So much worse than the image that the descent began with may a network foretell them.
+LIMIT = 1.1
+
+
+def load(weights: str | Path) -> RecurrentVarNet:
+    """The network of a name that comes with the package, or of a file that `save` wrote.
+
+    Raises
+    ------
+    WeightsError
+        The file is damaged or holds something else.
+    FileNotFoundError
+        There is no such file or name.
+    """
+    found: RecurrentVarNet = load_network(
+        KIND, weights, lambda **options: RecurrentVarNetOptions(**options).build()
+    )
+    return found
+
+
+def save(path: str | Path, network: RecurrentVarNet, **metadata: Any) -> None:
+    """Write a network, with what it takes to build it again."""
+    save_network(path, KIND, network, **metadata)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well k-space that was kept aside is foretold: errors over its norm.
+
+    Attributes
+    ----------
+    learned, classical : float
+        By the network, and by the image that its descent began with.
+    """
+
+    learned: float
+    classical: float
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the network is hardly worse than where it began."""
+        return bool(np.isfinite(self.learned)) and self.learned <= LIMIT * self.classical
+
+
+def recurrentvarnet(
+    kspace: Tensor,
+    sampled: Tensor,
+    maps: Tensor,
+    *,
+    weights: str | Path | RecurrentVarNet = "small",
+    consistent: bool = False,
+    check: bool = True,
+    as_kspace: bool = False,
+    centred: bool = True,
+    seed: int = 0,
+) -> Result:
+    """Images by a trained `RecurrentVarNet`; where a check fails, by `l1_wavelet` instead.
+
+    The check keeps a fifth of what is sampled outside of the middle from the network, and compares what it
+    foretells there with what was measured. It needs no reference and doubles the time.
+
+    Parameters
+    ----------
+    kspace, sampled, maps, centred
+        As for `cg_sense`.
+    weights : str, Path or RecurrentVarNet
+        A name that comes with the package, a file that ends in ``.safetensors``, or a network.
+    consistent : bool
+        What was measured replaces what the network makes of it.
+    check : bool
+    as_kspace : bool
+        ``extras["kspace"]`` holds the network's k-space, too; of slices that fell back, what was measured.
+    seed : int
+        Of what is kept aside.
+
+    Returns
+    -------
+    Result
+        ``x`` holds the magnitudes; ``extras["scores"]`` has a `Score` for each slice, or None where nothing
+        could be kept aside, and ``extras["fallback"]`` the numbers of slices that are not the network's.
+        ``residuals`` are of the data, before and after the descent.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit, or a number is not finite.
+    FileNotFoundError, WeightsError
+        As from `load`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.mri import RecurrentVarNetOptions
+    >>> network = RecurrentVarNetOptions(steps=1, hidden=2, layers=1).build()
+    >>> k = torch.ones(2, 16, 16, dtype=torch.complex64)
+    >>> sampled = torch.ones(16, 16, dtype=torch.bool)
+    >>> res = recurrentvarnet(k, sampled, k / 2**0.5, weights=network, check=False)
+    >>> res.x.shape, res.method
+    (torch.Size([16, 16]), 'recurrentvarnet')
+    """
+    began = time.perf_counter()
+    check_kspace(kspace)
+    network = weights if isinstance(weights, RecurrentVarNet) else load(weights).to(kspace.device)
+    slices = kspace.reshape(-1, *kspace.shape[-3:])
+    seen = maps.to(kspace.dtype).reshape(slices.shape)
+    parts = [
+        _slice(network, torch.where(sampled, k, 0), sampled, coils, consistent, check, centred, seed)
+        for k, coils in zip(slices, seen, strict=True)
+    ]
+    x = torch.stack([one.image for one in parts]).reshape(*kspace.shape[:-3], *kspace.shape[-2:])
+    history = np.sqrt(np.square(np.array([one.residuals for one in parts])).sum(0))
+    extras: dict[str, Any] = {"scores": [one.score for one in parts]}
+    extras["fallback"] = fallback = [number for number, one in enumerate(parts) if one.status is not None]
+    worst = [one.status for one in parts if one.status not in (None, Status.CONVERGED)]
+    result = Result(
+        x,
+        worst[0] or Status.CONVERGED if worst else Status.CONVERGED,
+        network.options.steps,
+        history,
+        float(history[1] / max(history[0], 1e-300)),
+        time.perf_counter() - began,
+        "l1-wavelet" if len(fallback) == len(parts) else "recurrentvarnet",
+        extras,
+    )
+    if as_kspace:
+        extras["kspace"] = torch.stack([one.kspace for one in parts]).reshape(kspace.shape)
+    if fallback:
+        text = f"of {len(parts)} slices {len(fallback)} are by l1-wavelet: the network's failed the check"
+        warnings.warn(text, ConvergenceWarning, stacklevel=2)
+    return result
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A slice: its image and residuals, and how l1-wavelet ended, if it was called."""
+
+    image: Tensor
+    kspace: Tensor
+    residuals: tuple[float, float]
+    score: Score | None
+    status: Status | None = None
+
+
+def _slice(
+    network: RecurrentVarNet,
+    kspace: Tensor,
+    sampled: Tensor,
+    maps: Tensor,
+    consistent: bool,
+    check: bool,
+    centred: bool,
+    seed: int,
+) -> _Part:
+    score = scored(network, kspace, sampled, maps, centred, seed) if check else None
+    if score is None or score.reliable:
+        y = completed(network, kspace, sampled, maps, centred)
+        left = _norm(torch.where(sampled, y - kspace, 0))
+        y = torch.where(sampled, kspace, y) if consistent else y
+        image = rss(images_of(y, centred=centred))
+        if torch.isfinite(image).all():
+            return _Part(image, y, (_norm(kspace), 0.0 if consistent else left), score)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        other = l1_wavelet(kspace, sampled, maps, centred=centred, seed=seed)
+    return _Part(other.x.abs(), kspace, (_norm(kspace), float(other.residuals[-1])), score, other.status)
+
+
+def completed(
+    network: RecurrentVarNet, kspace: Tensor, sampled: Tensor, maps: Tensor, centred: bool
+) -> Tensor:
+    """K-space of a slice as a network completes it."""
+    start = started(kspace, sampled, maps, centred)
+    with torch.no_grad():
+        return network(kspace[None], sampled, maps[None], start=start[None], centred=centred, as_kspace=True)[
+            0
+        ]
+
+
+def scored(
+    network: RecurrentVarNet, kspace: Tensor, sampled: Tensor, maps: Tensor, centred: bool, seed: int
+) -> Score | None:
+    """How well a network foretells some of what was measured; None where nothing can be kept aside."""
+    try:
+        left, aside = split(sampled, centred, np.random.default_rng(seed), ASIDE)
+    except ValueError:
+        return None
+    seen = torch.where(left, kspace, 0)
+    wanted = torch.where(aside, kspace, 0)
+    size = _norm(wanted)
+    if size == 0 or not seen.any():
+        return None
+    start = started(seen, left, maps, centred)
+    with torch.no_grad():
+        y = network(seen[None], left, maps[None], start=start[None], centred=centred, as_kspace=True)[0]
+    before = sense(maps, aside, centred=centred) @ start
+    learned, classical = (_norm(torch.where(aside, one, 0) - wanted) / size for one in (y, before))
+    return Score(learned, classical)
+
+
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(torch.view_as_real(x)))

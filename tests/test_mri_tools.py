@@ -100,6 +100,12 @@ def test_maps_are_written(tmp_path, file):
     assert run("maps", file, "--out", tmp_path / "w.h5", "--method", "walsh").exit_code == 0
     with h5py.File(tmp_path / "w.h5") as held:
         np.testing.assert_allclose(held["maps"][0, 0], walsh(torch.from_numpy(SCANS[0].kspace)), atol=1e-4)
+    made = slices()
+    made[1][:] = 0
+    write_kspace(tmp_path / "z.h5", made, SHAPE)
+    some = run("maps", tmp_path / "z.h5", "--out", tmp_path / "z_maps.h5")
+    assert some.exit_code == 2
+    assert "slice 1 skipped" in some.output
     for wrong in (("--method", "none"), ("--method", "walsh", "--sets", 2), ("--sets", 9)):
         assert run("maps", file, "--out", tmp_path / "x.h5", *wrong).exit_code == 1
     assert not (tmp_path / "x.h5").exists()

@@ -186,3 +186,18 @@ def test_what_is_refused():
             network(*arguments)
     with pytest.raises(ValueError, match="booleans"):
         network(k, everywhere.float(), k)
+
+
+def test_mixed_precision_keeps_the_transforms_exact():
+    _, maps, full = scan((24, 20), 3)
+    sampled = torch.rand(20, generator=torch.Generator().manual_seed(1)).expand(24, 20) < 0.5
+    torch.manual_seed(0)
+    network = RecurrentVarNetOptions(steps=2, hidden=4, layers=2, coupling=50.0).build()
+    given = full[None], sampled, maps[None]
+    exact = network(*given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = network(*given)
+        mixed.sum().backward()
+    assert mixed.dtype == torch.float32
+    assert torch.linalg.vector_norm(mixed - exact) < 0.05 * torch.linalg.vector_norm(exact)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)

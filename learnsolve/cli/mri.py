@@ -154,12 +154,16 @@ def recon(
                 _foretell(forecast(path, recipe), as_json)
                 continue
             record = volume(path, out, recipe, quiet or as_json)
-            if report:
-                record["report"] = str(mri_report.written(Path(record["out"]), out))
         except (OSError, ValueError) as error:
             mri_tools.fail(error)
             worst = BAD_INPUT
             continue
+        if report:
+            try:
+                record["report"] = str(mri_report.written(Path(record["out"]), out))
+            except (OSError, ValueError) as error:
+                mri_tools.fail(error)
+                worst = BAD_INPUT
         if as_json:
             typer.echo(json.dumps(record))
         elif not quiet:

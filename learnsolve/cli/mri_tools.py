@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from learnsolve.cli.solve import BAD_INPUT
+from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
 
 Acceleration = Annotated[float, typer.Option(help="Positions for each that is sampled.")]
 Centre = Annotated[
@@ -89,7 +89,7 @@ def maps(
 ) -> None:
     """Write what the coils see: maps (slices, sets, coils, height, width), and espirit's eigenvalues.
 
-    Exit code 1: the file has no k-space, or no fully sampled middle.
+    Exit code 0: all is well; 2: slices were skipped; 1: the file has no k-space, or no slice could be used.
     """
     import h5py
     import numpy as np
@@ -99,6 +99,7 @@ def maps(
     from learnsolve.files import replacing
     from learnsolve.mri import espirit, low_resolution_maps, walsh
 
+    skipped: list[int] = []
     others = {"walsh": walsh, "low-resolution": low_resolution_maps}
     try:
         if method != "espirit" and method not in others:
@@ -108,20 +109,27 @@ def maps(
         with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
             slices, coils, height, width = kspace.shape
             whole = target.create_dataset("maps", (slices, sets, coils, height, width), np.complex64)
+            if method == "espirit":
+                target.create_dataset("eigenvalues", (slices, sets, height, width), np.float32)
             for i in range(slices):
                 k = torch.from_numpy(kspace[i])
-                if method == "espirit":
-                    found = espirit(k, maps=sets, crop=crop, centred=kspace.centred)
-                    whole[i] = found.maps.numpy()
-                    if "eigenvalues" not in target:
-                        target.create_dataset("eigenvalues", (slices, sets, height, width), np.float32)
-                    target["eigenvalues"][i] = found.eigenvalues.numpy()
-                else:
-                    whole[i, 0] = others[method](k, centred=kspace.centred).numpy()
+                try:
+                    if method == "espirit":
+                        found = espirit(k, maps=sets, crop=crop, centred=kspace.centred)
+                        whole[i], target["eigenvalues"][i] = found.maps.numpy(), found.eigenvalues.numpy()
+                    else:
+                        whole[i, 0] = others[method](k, centred=kspace.centred).numpy()
+                except ValueError as error:
+                    skipped.append(i)
+                    fail(ValueError(f"slice {i} skipped: {error}"))
+            if len(skipped) == slices:
+                raise ValueError(f"{file} has no slice that maps could be found of")
     except (OSError, ValueError) as error:
         fail(error)
         raise typer.Exit(BAD_INPUT) from None
-    typer.echo(f"{method}: maps of {slices} slices, {coils} coils; wrote {out}")
+    typer.echo(f"{method}: maps of {slices - len(skipped)} slices, {coils} coils; wrote {out}")
+    if skipped:
+        raise typer.Exit(NOT_CONVERGED)
 
 
 def simulate(

@@ -61,7 +61,7 @@ def train(
             files = tuple(str(path.resolve()) for path in data)
             chosen = replace(chosen, data=replace(chosen.data, files=files))
         with processes(device) as (where, rank):
-            asked = _run(chosen, out, begin, where, quiet or rank != 0, _command(locals()))
+            asked = _run(chosen, out, begin, where, rank, quiet, _command(locals()))
     except (OSError, ValueError) as error:
         raise ended(error, BAD_CONFIG) from None
     except (RuntimeError, MemoryError) as error:
@@ -81,7 +81,9 @@ def _command(given: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _run(config: "MRIConfig", out: Path, begin: str | None, where: Any, silent: bool, command: str) -> bool:
+def _run(
+    config: "MRIConfig", out: Path, begin: str | None, where: Any, rank: int, quiet: bool, command: str
+) -> bool:
     """Train and report; whether a signal has stopped it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -90,7 +92,7 @@ def _run(config: "MRIConfig", out: Path, begin: str | None, where: Any, silent: 
     from learnsolve.files import replacing
     from learnsolve.mri import learned, training
 
-    console = Console(quiet=silent)
+    console = Console(quiet=quiet or rank != 0)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -142,14 +144,12 @@ def _run(config: "MRIConfig", out: Path, begin: str | None, where: Any, silent: 
         say(f"stopped at step {result.step} of {config.training.fit.steps}, with a checkpoint")
         say(f"to continue: {command}")
         return stopped
-    if not silent:
+    if rank == 0:
         learned.save(out / "network.safetensors", network.cpu())
         with console.status("comparing with classical methods"):
             figures = compare(network.cpu().eval(), held_out)
         with replacing(out / "report.md") as part:
             part.write_text(markdown(config, result, figures), encoding="utf-8", newline="\n")
-    elif not (out / "network.safetensors").exists():
-        learned.save(out / "network.safetensors", network.cpu())
     for name in ("network.safetensors", "report.md"):
         if (out / name).exists():
             say(f"wrote {out / name}")

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import resource
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -68,6 +68,11 @@ class Recipe:
         if self.method != "recurrentvarnet":
             return {}
         return {"weights": self.weights, "consistent": self.consistent, "check": self.check}
+
+    def files(self) -> list[Path]:
+        """What the images depend on beside k-space."""
+        named = [self.weights] if self.method == "recurrentvarnet" else []
+        return [Path(name) for name in (*named, self.mask) if name is not None and Path(name).suffix]
 
     def record(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -145,8 +150,7 @@ def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any
 
     with open_kspace(path, key=recipe.key, axes=recipe.axes) as kspace:
         sampled = recipe.sampled(kspace, path)
-        about = path.stat()
-        how = repr((recipe, str(path.resolve()), about.st_size, about.st_mtime_ns))
+        how = repr((recipe, str(path.resolve()), [_state(one) for one in (path, *recipe.files())]))
         target = out / f"{path.stem}.h5"
         if target.resolve() == path.resolve():
             raise ValueError(f"{path} would be written over: --out must be another folder")
@@ -175,6 +179,12 @@ def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any
         shutil.rmtree(parts)
         record["size"] = list(kspace.shape)
         return record
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """By which a file that was changed is known."""
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def solved(kspace: "KSpace", i: int, recipe: Recipe, sampled: "torch.Tensor | None") -> "Result":
@@ -287,9 +297,18 @@ def forecast(path: Path, recipe: Recipe) -> dict[str, Any]:
         began = time.perf_counter()
         solved(kspace, middle, recipe, sampled)
         seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         slices, _, height, width = kspace.shape
         return {
             "file": str(path), "verdict": kspace.verdict(), "slices": slices, "seconds": seconds * slices,
-            "bytes": peak, "written_bytes": 4 * slices * height * width,
+            "bytes": _peak(), "written_bytes": 4 * slices * height * width,
         }  # fmt: skip
+
+
+def _peak() -> int:
+    """Bytes that this process has held at most; zero where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else 1024 * held

@@ -207,6 +207,8 @@ class Step(nn.Module):
         """The next k-space and states; ``add`` is what the data wants of an image."""
         image = (maps.conj() * images_of(y, centred=centred)).sum(-3)
         change, states = self.unit(_two(image), states)
+        # Convolutions may be of mixed precision; transforms are not.
+        change = change.to(image.real.dtype)
         learned = kspace_of(maps * _one(change).unsqueeze(-3), centred=centred)
         if add is not None:
             wanted = add(image + _one(change))
@@ -347,5 +349,6 @@ class RecurrentVarNet(nn.Module):
 
     def _refined(self, maps: Tensor) -> Tensor:
         if self.refinement is not None:
-            maps = _one(self.refinement(_two(maps.flatten(0, 1)))).reshape(maps.shape)
+            refined = self.refinement(_two(maps.flatten(0, 1))).to(maps.real.dtype)
+            maps = _one(refined).reshape(maps.shape)
         return maps / rss(maps).clamp_min(1e-12).unsqueeze(-3)

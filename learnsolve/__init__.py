@@ -36,6 +36,7 @@ _ROOMS = (
     "plots",
     "preconditioners",
     "problems",
+    "sequence",
     "training",
 )
 _HOMES = {

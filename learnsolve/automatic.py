@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from learnsolve.loop import Method
-from learnsolve.methods import CG, GMRES, LSMR, MINRES, BiCGSTAB, Direct, FastPoisson
+from learnsolve.methods import CG, GMRES, LSMR, MINRES, BiCGSTAB, Direct, FastPoisson, Substitution
 from learnsolve.methods.fast_poisson import unsuited
 from learnsolve.operators import CSR, Dense, GridPoisson, Operator
 from learnsolve.preconditioners import (
@@ -38,6 +38,8 @@ def plan(A: Operator, M: Any) -> Plan:
         return [(LSMR(), None)]
     if M is not None:
         return [(method, M) for method in _krylov(A)]
+    if A.solvable:
+        return [(Substitution(), None), *((method, None) for method in _krylov(A))]
     if isinstance(A, GridPoisson):
         return _grid(A)
     if isinstance(A, Dense):

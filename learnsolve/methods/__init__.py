@@ -11,6 +11,7 @@ from learnsolve.methods.gmres import GMRES
 from learnsolve.methods.lsmr import LSMR
 from learnsolve.methods.minres import MINRES
 from learnsolve.methods.relaxation import SOR, SSOR, GaussSeidel, Jacobi
+from learnsolve.methods.substitution import Substitution
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
         Chebyshev,
         FastPoisson,
         Direct,
+        Substitution,
         DCDM,
     )
 }

@@ -3,12 +3,14 @@
 from learnsolve.operators.base import Adjoint, Diagonal, Identity, Operator, Product, Scaled, Sum
 from learnsolve.operators.fourier import Coils, Fourier, Mask, sense
 from learnsolve.operators.grid import GridPoisson
+from learnsolve.operators.recurrence import Bidiagonal
 from learnsolve.operators.sparse import CSR, Dense, FunctionOperator
 from learnsolve.operators.wavelet import Wavelet
 
 __all__ = [
     "CSR",
     "Adjoint",
+    "Bidiagonal",
     "Coils",
     "Dense",
     "Diagonal",

@@ -39,6 +39,8 @@ class Operator:
     linear: bool = True
     lower_triangular: bool = False
     singular: bool = False
+    # Whether `substitute` and `substitute_adjoint` are defined.
+    solvable: bool = False
 
     def __init__(
         self,
@@ -69,6 +71,14 @@ class Operator:
         if self.hermitian:
             return self._apply(y)
         raise NotImplementedError(f"{type(self).__name__} does not define the product with its adjoint")
+
+    def substitute(self, b: Tensor) -> Tensor:
+        """The solution of ``A x = b`` without an iteration, of operators that are ``solvable``."""
+        raise NotImplementedError(f"{type(self).__name__} does not solve itself")
+
+    def substitute_adjoint(self, b: Tensor) -> Tensor:
+        """The solution of ``A.H x = b``."""
+        raise NotImplementedError(f"{type(self).__name__} does not solve itself")
 
     def diagonal(self) -> Tensor:
         """The matrix's diagonal in the shape of the domain; `NotImplementedError` where it is not known."""
@@ -210,6 +220,13 @@ class Adjoint(Operator):
         self.inner = inner
         self.linear = inner.linear
         self.singular = inner.singular
+        self.solvable = inner.solvable
+
+    def substitute(self, b: Tensor) -> Tensor:
+        return self.inner.substitute_adjoint(b)
+
+    def substitute_adjoint(self, b: Tensor) -> Tensor:
+        return self.inner.substitute(b)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.inner._adjoint(x)

@@ -1,0 +1,158 @@
+"""Attention with a state: each call goes to the form that suits the tensors' device.
+
+On the CPU, in single and double precision, that is numba's; else the reference in plain torch. Shapes: ``q``,
+``k`` (batch, time, heads, K), ``v`` and results (batch, time, heads, V), ``beta`` (batch, time, heads), the
+decay's logarithm ``g`` (batch, time, heads, K or 1) or None, states (n, heads, K, V), and ``pieces`` (n, 3):
+of each sequence its batch, first time, and last time and one. Nothing is recorded for differentiation; the
+functions named adjoint give the gradients.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learnsolve.kernels import attention_reference
+from learnsolve.kernels.threads import threads
+
+_NUMBA = (torch.float32, torch.float64)
+
+
+def _by_numba(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in _NUMBA
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _decay(g: Tensor | None, q: Tensor) -> Tensor:
+    return q.new_zeros(*q.shape[:3], 0) if g is None else g
+
+
+def _scale(scale: float, q: Tensor) -> Any:
+    return torch.tensor(scale, dtype=q.dtype).numpy()[()]
+
+
+def _threads(q: Tensor, v: Tensor) -> int:
+    return threads(q.numel() * v.shape[-1])
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, first: Tensor, pieces: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """``S = e^g S + k v'``, ``o = scale S' q``, and the last states.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 2, 1, 1)
+    >>> attend(one, one, one, None, torch.zeros(1, 1, 1, 1), torch.tensor([[0, 0, 2]]), 1.0)[0].flatten()
+    tensor([1., 2.])
+    """
+    if not _by_numba(q):
+        with torch.no_grad():
+            return attention_reference.attend(q, k, v, g, first, pieces, scale)
+    from learnsolve.kernels import attention_numba
+
+    o, last = torch.zeros(v.shape, dtype=v.dtype), torch.empty(first.shape, dtype=v.dtype)
+    given = _arrays(q, k, v, _decay(g, q), first, pieces)
+    attention_numba.attend(*given, _scale(scale, q), *_arrays(o, last), _threads(q, v))
+    return o, last
+
+
+def attend_adjoint(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    first: Tensor,
+    pieces: Tensor,
+    scale: float,
+    do: Tensor,
+    last: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Gradients of `attend` by ``q``, ``k``, ``v``, ``g`` and ``first``."""
+    if not _by_numba(q):
+        return _recorded(attention_reference.attend, (q, k, v, g, first), pieces, scale, do, dlast)
+    from learnsolve.kernels import attention_numba
+
+    decay = _decay(g, q)
+    found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, decay)]
+    carried = dlast.detach().clone(memory_format=torch.contiguous_format)
+    given = _arrays(q, k, v, decay, first, pieces)
+    out = _arrays(do, last, *found, carried)
+    attention_numba.attend_adjoint(*given, _scale(scale, q), *out, _threads(q, v))
+    return found[0], found[1], found[2], None if g is None else found[3], carried
+
+
+def delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    first: Tensor,
+    pieces: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``: o, last states and u.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 2, 1, 1)
+    >>> delta(one, one, one, one[..., 0], None, torch.zeros(1, 1, 1, 1), torch.tensor([[0, 0, 2]]), 1.0)[1]
+    tensor([[[[1.]]]])
+    """
+    if not _by_numba(q):
+        with torch.no_grad():
+            o, last = attention_reference.delta(q, k, v, beta, g, first, pieces, scale)
+        return o, last, torch.empty(0)
+    from learnsolve.kernels import attention_numba
+
+    u, o = torch.zeros(v.shape, dtype=v.dtype), torch.zeros(v.shape, dtype=v.dtype)
+    last = torch.empty(first.shape, dtype=v.dtype)
+    given = _arrays(q, k, v, beta, _decay(g, q), first, pieces)
+    attention_numba.delta(*given, _scale(scale, q), *_arrays(u, o, last), _threads(q, v))
+    return o, last, u
+
+
+def delta_adjoint(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    first: Tensor,
+    pieces: Tensor,
+    scale: float,
+    u: Tensor,
+    o: Tensor,
+    do: Tensor,
+    last: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Gradients of `delta` by ``q``, ``k``, ``v``, ``beta``, ``g`` and ``first``."""
+    if not _by_numba(q):
+        return _recorded(attention_reference.delta, (q, k, v, beta, g, first), pieces, scale, do, dlast)
+    from learnsolve.kernels import attention_numba
+
+    decay = _decay(g, q)
+    found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, beta, decay)]
+    carried = dlast.detach().clone(memory_format=torch.contiguous_format)
+    given = _arrays(q, k, v, beta, decay, first, pieces)
+    out = _arrays(u, o, do, last, *found, carried)
+    attention_numba.delta_adjoint(*given, _scale(scale, q), *out, _threads(q, v))
+    return found[0], found[1], found[2], found[3], None if g is None else found[4], carried
+
+
+def _recorded(
+    form: Any, given: tuple[Tensor | None, ...], pieces: Tensor, scale: float, do: Tensor, dlast: Tensor
+) -> Any:
+    """Gradients of a reference, of which the graph is made again."""
+    with torch.enable_grad():
+        fresh = [None if one is None else one.detach().requires_grad_() for one in given]
+        o, last = form(*fresh, pieces, scale)
+        wanted = [one for one in fresh if one is not None]
+        found = iter(torch.autograd.grad((o, last), wanted, (do, dlast)))
+    return tuple(None if one is None else next(found) for one in fresh)

@@ -1,0 +1,62 @@
+"""First-order recurrences: each call goes to the form that suits the tensors' device.
+
+On the CPU that is numba's; else the reference in plain torch. Nothing is recorded for differentiation.
+Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with one group or one time for all;
+``pieces`` (n, 3), of each sequence its group, first time, and last time and one; states (n, channels).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learnsolve.kernels import recurrence_reference
+from learnsolve.kernels.threads import threads
+
+_NUMBA = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().resolve_conj().resolve_neg().contiguous().numpy() for tensor in tensors]
+
+
+def _by_numba(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in _NUMBA
+
+
+def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
+    """``x[t] = a[t] x[t - 1] + b[t]`` of each sequence, and its last value.
+
+    Examples
+    --------
+    >>> a, b = torch.full((1, 1, 1), 0.5), torch.ones(1, 3, 1)
+    >>> diagonal(a, b, torch.zeros(1, 1), torch.tensor([[0, 0, 3]]))[1].item()
+    1.75
+    """
+    if not _by_numba(b):
+        with torch.no_grad():
+            return recurrence_reference.diagonal(a, b, first, pieces)
+    from learnsolve.kernels import recurrence_numba
+
+    out, last = torch.zeros(b.shape, dtype=b.dtype), torch.empty_like(first)
+    recurrence_numba.diagonal(*_arrays(a, b, first, pieces, out, last), threads(b.numel()))
+    return out, last
+
+
+def diagonal_adjoint(a: Tensor, y: Tensor, beyond: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
+    """The adjoint: ``z[t] = y[t] + conj(a[t + 1]) z[t + 1]``, and ``conj(a[0]) z[0]``.
+
+    Examples
+    --------
+    >>> a, y = torch.full((1, 1, 1), 0.5), torch.ones(1, 3, 1)
+    >>> diagonal_adjoint(a, y, torch.zeros(1, 1), torch.tensor([[0, 0, 3]]))[0][0, 0].item()
+    1.75
+    """
+    if not _by_numba(y):
+        with torch.no_grad():
+            return recurrence_reference.diagonal_adjoint(a, y, beyond, pieces)
+    from learnsolve.kernels import recurrence_numba
+
+    out, before = torch.zeros(y.shape, dtype=y.dtype), beyond.detach().clone()
+    recurrence_numba.diagonal_adjoint(*_arrays(a, y, pieces, out, before), threads(y.numel()))
+    return out, before

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     progress.print("[dim]methods[/]", highlight=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        figures = compare(load(options.weights), examples)
+        figures = compare(load(options.weights), examples, checked=True)
     title = f"{options.slices} slices of {options.size} x {options.size}, means, one thread, maps not counted"
     shown = Table(title=title, title_justify="left")
     names = list(figures["recurrentvarnet"])

@@ -136,5 +136,5 @@ def receive_coils(
     middle = slice(NODES // 2 - 1, NODES // 2 + 1)
     coarse /= np.sqrt((np.abs(coarse[:, middle, middle]) ** 2).sum(0).mean())
     rows, columns = (interpolation(nodes, weights, axis) for axis in (y, x))
-    found: Complex = rows @ coarse @ columns.T
+    found = rows.astype(np.complex128) @ coarse @ columns.T
     return found

@@ -106,8 +106,7 @@ class Scans:
 
 def _axis(count: int) -> NDArray[np.float64]:
     """Coordinates of pixels, of which that at ``n // 2`` is zero."""
-    places: NDArray[np.float64] = (np.arange(count) - count // 2) * (2.0 / count)
-    return places
+    return np.arange(-(count // 2), count - count // 2, dtype=np.float64) * (2.0 / count)
 
 
 def exact(
@@ -154,11 +153,26 @@ def painted(
     turns = rng.uniform(0.1, 0.6)
     if contrast.sequence == "gradient-echo":
         turns += 0.04 * contrast.echo * rng.random()
-    phase = turns * Waves.random(rng, 0.7, 4.0, 6)(y, x, z) + rng.uniform(0, 2 * np.pi)
+    phase = turns * Waves.random(rng, 0.7, 4.0, 6)(y, x, z) + disturbance(y, x, z, rng)
     if phantom.folds is not None and contrast.sequence == "gradient-echo":
         # Fat's protons turn more slowly, by 3.4 parts in a million.
         phase = phase - 2 * np.pi * 0.434 * contrast.echo * (labels == NAMES.index("fat"))
     found: Complex64 = (image * np.exp(1j * phase)).astype(np.complex64)
+    return found
+
+
+def disturbance(
+    y: NDArray[np.float64], x: NDArray[np.float64], z: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Phase as air cavities and echoes off their centre cause it: bumps of several turns, and ramps."""
+    found = np.full((len(y), len(x)), rng.uniform(0, 2 * np.pi))
+    # K-space that is shifted by so many samples.
+    down, right = rng.uniform(-1.5, 1.5, 2)
+    found += np.pi * (down * y[:, None] + right * x)
+    for _ in range(int(rng.integers(0, 4))):
+        place, width = rng.uniform(-0.6, 0.6, 3), rng.uniform(0.08, 0.35, 3)
+        away = ((y[:, None] - place[0]) / width[0]) ** 2 + ((x - place[1]) / width[1]) ** 2
+        found += 3 * rng.standard_normal() * np.exp(-0.5 * (away + ((z - place[2]) / (3 * width[2])) ** 2))
     return found
 
 

@@ -19,7 +19,9 @@ from learnsolve.mri import (
     rss,
 )
 from learnsolve.mri.coils import images_of
-from learnsolve.mri.learned import load, save
+from learnsolve.mri.examples import started
+from learnsolve.mri.frame import Frame
+from learnsolve.mri.learned import completed, load, save
 from learnsolve.mri.rows import correction
 from learnsolve.operators import Identity, sense
 from learnsolve.training import WeightsError
@@ -50,7 +52,9 @@ def test_rows_are_solved_exactly(shape, centred, axis):
     sampled = (lines[:, None] if axis == 0 else lines).expand(shape).contiguous()
     E = sense(maps, sampled, centred=centred)
     y, x = (torch.randn(2, *size, dtype=torch.complex128, generator=rng) for size in ((3, *shape), shape))
-    found = correction(y, sampled, maps, centred, 0.3)(x)
+    frame = Frame(sampled, centred)
+    add = correction(frame, frame.enter(torch.where(sampled, y, 0)), frame.origin(maps), 0.3)
+    found = frame.seen(add(frame.origin(x)))
     A = E.H @ E + 0.3 * Identity(E.domain_shape, E.dtype)
     np.testing.assert_allclose(A @ found, E.H @ (torch.where(sampled, y, 0) - E @ x), atol=1e-12)
 
@@ -58,13 +62,15 @@ def test_rows_are_solved_exactly(shape, centred, axis):
 def test_points_come_closer():
     _, maps, full = scan((32, 32), noise=0.0)
     y, sampled = undersampled(full, "poisson", 3.0)
-    add = correction(y, sampled, maps, True, 0.02)
+    frame = Frame(sampled, True)
+    given = frame, frame.enter(y), frame.origin(maps)
+    add = correction(*given, 0.02)
     E = sense(maps, sampled)
     x = E.H @ y
-    left = [torch.linalg.vector_norm(y - E @ image) for image in (x, x + add(x))]
+    left = [torch.linalg.vector_norm(y - E @ image) for image in (x, x + frame.seen(add(frame.origin(x))))]
     assert left[1] < 0.5 * left[0]
     # However far the shift is from the system's size, the steps do not run away.
-    heavy = correction(y, sampled, maps, True, 50.0)(torch.zeros_like(x))
+    heavy = frame.seen(correction(*given, 50.0)(torch.zeros_like(x)))
     np.testing.assert_allclose(heavy, x / 50.5, atol=0.02 * float(x.abs().max()) / 50)
 
 
@@ -106,6 +112,26 @@ def test_a_network_that_is_wrong_is_found_out():
             res = recurrentvarnet(y, sampled, maps, weights=wrong, check=check)
         assert torch.isfinite(res.x).all()
         assert res.extras["fallback"] == [0]
+
+
+def test_of_what_a_network_changes_the_better_share_is_taken():
+    """A network that says something useless is held back, by samples that it has not seen."""
+    _, maps, full = scan(noise=0.01)
+    y, sampled = undersampled(full)
+    reference = rss(images_of(full))
+    wild = network(silent=False)
+    with torch.no_grad():
+        for step in wild.blocks:
+            step.unit.blocks[-1][1].weight *= 0.1
+            step.unit.blocks[-1][1].bias *= 0.1
+    found = {check: recurrentvarnet(y, sampled, maps, weights=wild, check=check) for check in (False, True)}
+    errors = {check: torch.linalg.vector_norm(res.x - reference) for check, res in found.items()}
+    assert found[True].method == "recurrentvarnet"
+    assert 0 <= found[True].extras["scores"][0].share < 1
+    assert errors[True] < errors[False]
+    kept = completed(wild, y, sampled, maps, True, 0.0)
+    begun = sense(maps, torch.ones_like(sampled)) @ started(y, sampled, maps, True)
+    np.testing.assert_allclose(kept, torch.where(sampled, y, begun), atol=1e-4)
 
 
 def test_slices_fall_back_one_by_one():

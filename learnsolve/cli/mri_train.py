@@ -168,33 +168,37 @@ def _figures(now: "FitProgress") -> str:
 
 
 def compare(
-    network: "RecurrentVarNet", examples: Sequence["Example"], methods: Sequence[str] = CLASSICAL
+    network: "RecurrentVarNet",
+    examples: Sequence["Example"],
+    methods: Sequence[str] = CLASSICAL,
+    checked: bool = False,
 ) -> Figures:
     """Means over slices of each method's metrics, and of its seconds, those for the maps not counted.
 
-    Slices without a reference have the error at samples that were kept aside alone.
+    Slices without a reference have the error at samples that were kept aside alone. If asked for, the network
+    is run with its check, too.
     """
     import torch
 
     from learnsolve import ConvergenceWarning
     from learnsolve.mri import reconstruct
 
+    learned = {"weights": network, "check": False, "as_kspace": True}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {method: (method, {}) for method in methods}
+    kinds["recurrentvarnet"] = ("recurrentvarnet", learned)
+    if checked:
+        kinds["recurrentvarnet, checked"] = ("recurrentvarnet", {**learned, "check": True})
     rows: dict[str, list[dict[str, float]]] = {}
-    kinds: tuple[Any, ...] = (*methods, "recurrentvarnet")
     for one in examples:
         k = torch.where(one.sampled, one.kspace, 0)
-        for method in kinds:
+        given: dict[str, Any] = {"sampled": one.sampled, "maps": one.maps, "centred": one.centred}
+        for name, (method, options) in kinds.items():
             if one.aside is not None and method == "zero-filled":
                 continue
-            options: dict[str, Any] = {}
-            if method == "recurrentvarnet":
-                options = {"weights": network, "check": False, "as_kspace": True}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                res = reconstruct(
-                    k, method, sampled=one.sampled, maps=one.maps, centred=one.centred, **options
-                )
-            rows.setdefault(method, []).append({**_judged(one, res), "seconds": res.seconds})
+                res = reconstruct(k, method, **given, **options)
+            rows.setdefault(name, []).append({**_judged(one, res), "seconds": res.seconds})
     return {
         method: {name: statistics.fmean(row[name] for row in found) for name in found[0]}
         for method, found in rows.items()

@@ -136,7 +136,9 @@ class Example:
     def to(self, device: torch.device) -> "Example":
         """On a device."""
         held = {one.name: getattr(self, one.name) for one in fields(self)}
-        moved = {name: one.to(device) for name, one in held.items() if isinstance(one, Tensor)}
+        moved: dict[str, Any] = {
+            name: one.to(device) for name, one in held.items() if isinstance(one, Tensor)
+        }
         return replace(self, **moved)
 
 

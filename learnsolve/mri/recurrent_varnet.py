@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from learnsolve.mri.coils import images_of, kspace_of, rss
+from learnsolve.mri.coils import kspace_of, rss
+from learnsolve.mri.frame import Frame
 from learnsolve.mri.model import noise_level
 from learnsolve.mri.rows import correction
 from learnsolve.mri.unet import UNet
@@ -198,24 +199,21 @@ class Step(nn.Module):
         self,
         y: Tensor,
         samples: Tensor,
-        sampled: Tensor,
         maps: Tensor,
-        centred: bool,
+        frame: Frame,
         states: list[Tensor] | None,
         add: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The next k-space and states; ``add`` is what the data wants of an image."""
-        image = (maps.conj() * images_of(y, centred=centred)).sum(-3)
-        change, states = self.unit(_two(image), states)
+        image = (maps.conj() * frame.images(y)).sum(-3)
+        change, states = self.unit(_two(frame.seen(image)), states)
         # Convolutions may be of mixed precision; transforms are not.
-        change = change.to(image.real.dtype)
-        learned = kspace_of(maps * _one(change).unsqueeze(-3), centred=centred)
+        w = frame.origin(_one(change.to(image.real.dtype)))
+        learned = frame.kspace(maps * w.unsqueeze(-3))
         if add is not None:
-            wanted = add(image + _one(change))
-            learned = learned + torch.where(
-                sampled, 0, kspace_of(maps * wanted.unsqueeze(-3), centred=centred)
-            )
-        return y - self.alpha * torch.where(sampled, y - samples, 0) + learned, states
+            wanted = frame.kspace(maps * add(image + w).unsqueeze(-3))
+            learned = learned + torch.where(frame.sampled, 0, wanted)
+        return y - self.alpha * torch.where(frame.sampled, y - samples, 0) + learned, states
 
 
 def _two(image: Tensor) -> Tensor:
@@ -285,7 +283,7 @@ class RecurrentVarNet(nn.Module):
         ----------
         kspace : (N, coils, height, width) complex Tensor
         sampled : bool Tensor
-            Broadcasts to k-space.
+            Broadcasts to k-space; of networks with a coupling, one for all.
         maps : (N, coils, height, width) complex Tensor
         centred : bool
             The origin is at ``n // 2``, otherwise at 0.
@@ -293,7 +291,6 @@ class RecurrentVarNet(nn.Module):
             An image, by whose k-space the descent begins where nothing is sampled; by default by zero.
         save_memory : bool
             Of each step only the ends are kept for the gradient, and the rest is computed again.
-
         as_kspace : bool
             K-space is returned, not images.
 
@@ -317,26 +314,30 @@ class RecurrentVarNet(nn.Module):
         scale = magnitudes.kthvalue(place).values[:, None, None, None]
         scale = torch.where(scale > 0, scale, magnitudes.amax(1)[:, None, None, None].clamp_min(1e-30))
         samples = samples / scale
-        maps = self._refined(maps)
+        frame = Frame(sampled, centred)
+        shift = self._shift(samples, sampled, centred) if self.options.coupling else None
+        maps, samples = frame.origin(self._refined(maps)), frame.enter(samples)
         states = None
         if self.initialiser is not None:
-            image = (maps.conj() * images_of(samples, centred=centred)).sum(-3)
-            states = self.initialiser(_two(kspace_of(image, centred=centred)))
-        add = None
-        if self.options.coupling:
-            add = correction(samples, sampled, maps, centred, self._shift(samples, sampled, centred))
+            image = frame.seen((maps.conj() * frame.images(samples)).sum(-3))
+            states = self.initialiser(_two(kspace_of(image.unsqueeze(-3), centred=centred)[:, 0]))
+        add = None if shift is None else correction(frame, samples, maps, shift)
         y = samples
         if start is not None:
-            spectrum = kspace_of(maps * (start / scale[..., 0]).unsqueeze(-3), centred=centred)
-            y = torch.where(sampled, samples, spectrum)
+            begun = frame.origin(start / scale[..., 0])
+            y = torch.where(frame.sampled, samples, frame.kspace(maps * begun.unsqueeze(-3)))
         for t in range(self.options.steps):
             step = self.blocks[t % len(self.blocks)]
-            arguments = (y, samples, sampled, maps, centred, states, add)
+            arguments = (y, samples, maps, frame, states, add)
             y, states = checkpoint(step, *arguments, use_reentrant=False) if save_memory else step(*arguments)
-        return y * scale if as_kspace else rss(images_of(y, centred=centred)) * scale[..., 0]
+        return frame.leave(y) * scale if as_kspace else frame.seen(rss(frame.images(y))) * scale[..., 0]
 
     def _shift(self, samples: Tensor, sampled: Tensor, centred: bool) -> Tensor:
         """How near a correction must stay to each image: by the noise, over the mean energy of a pixel."""
+        if sampled.ndim > 2:
+            raise ValueError(
+                f"the mask has shape {tuple(sampled.shape)}; one for all, (height, width), is accepted"
+            )
         where = sampled.expand(samples.shape[-2:])
         moved, there = samples.detach(), where
         if not centred:

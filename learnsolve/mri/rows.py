@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from learnsolve.mri.coils import images_of, kspace_of
+from learnsolve.mri.frame import Frame
 
 # Richardson's steps where rows are no systems of their own: points condition a system well.
 STEPS = 4
@@ -44,7 +44,7 @@ def row_inverses(maps: Tensor, lines: Tensor, shift: float | Tensor) -> Tensor:
 
 
 def correction(
-    samples: Tensor, sampled: Tensor, maps: Tensor, centred: bool, shift: float | Tensor
+    frame: Frame, samples: Tensor, maps: Tensor, shift: float | Tensor
 ) -> Callable[[Tensor], Tensor]:
     r"""What to add to an image for the data's sake: :math:`(E^H E + \rho)^{-1} E^H (y - E x)`.
 
@@ -53,10 +53,10 @@ def correction(
 
     Parameters
     ----------
+    frame : Frame
+        In which all that follows is held.
     samples, maps : (..., coils, height, width) complex Tensor
-        Of maps the sum of squares is at most one.
-    sampled : (height, width) bool Tensor
-    centred : bool
+        K-space, zero where nothing was sampled; of maps the sum of squares is at most one.
     shift : float or (..., 1, 1) Tensor
         :math:`\rho`, the larger the smaller the correction.
 
@@ -68,25 +68,24 @@ def correction(
     Examples
     --------
     >>> import torch
+    >>> from learnsolve.mri.frame import Frame
     >>> maps = torch.ones(1, 4, 4, dtype=torch.complex64)
-    >>> add = correction(maps, torch.ones(4, 4, dtype=torch.bool), maps, True, 1.0)
+    >>> frame = Frame(torch.ones(4, 4, dtype=torch.bool), centred=True)
+    >>> add = correction(frame, frame.enter(maps), maps, 1.0)
     >>> round(add(torch.zeros(4, 4, dtype=torch.complex64)).abs().max().item(), 3)
     2.0
     """
 
     def adjoint(k: Tensor) -> Tensor:
-        return (maps.conj() * images_of(k, centred=centred)).sum(-3)
+        return (maps.conj() * frame.images(k)).sum(-3)
 
-    def normal(x: Tensor) -> Tensor:
-        k = kspace_of(maps * x.unsqueeze(-3), centred=centred)
-        return adjoint(torch.where(sampled, k, 0))
-
-    b = adjoint(torch.where(sampled, samples, 0))
-    origin = torch.fft.ifftshift(sampled, (-2, -1)) if centred else sampled
-    across, down = bool((origin == origin[:1]).all()), bool((origin == origin[:, :1]).all())
-    if not (across or down):
+    b = adjoint(samples)
+    if frame.lines is None:
 
         def steps(x: Tensor) -> Tensor:
+            def normal(x: Tensor) -> Tensor:
+                return adjoint(torch.where(frame.sampled, frame.kspace(maps * x.unsqueeze(-3)), 0))
+
             # No eigenvalue of the system is above one and the shift.
             left, most = b - normal(x), 1 + shift
             c = left / most
@@ -95,13 +94,14 @@ def correction(
             return c
 
         return steps
+    across = frame.axis == -1
     with torch.no_grad():
-        turned = maps if across else maps.mT
-        inverses = row_inverses(turned, origin[0] if across else origin[:, 0], shift)
+        inverses = row_inverses(maps if across else maps.mT, frame.lines, shift)
 
     def exact(x: Tensor) -> Tensor:
-        left = b - normal(x)
-        found = (inverses @ (left if across else left.mT).unsqueeze(-1))[..., 0]
-        return found if across else found.mT
+        # Of x, what the inverse leaves is the shift's share.
+        wanted = b + shift * x
+        found = (inverses @ (wanted if across else wanted.mT).unsqueeze(-1))[..., 0]
+        return (found if across else found.mT) - x
 
     return exact

@@ -32,7 +32,7 @@ def loop_fields(centres: Array, normals: Array, radii: Array, places: Array) -> 
     >>> on_axis = np.array([[0, 0, 0.0], [0, 0, 1.0]])
     >>> field = loop_fields(np.zeros((1, 3)), np.array([[0, 0, 1.0]]), np.ones(1), on_axis)[0, :, 2]
     >>> float(round(field[1] / field[0], 2))  # 2^(-3/2)
-    0.38
+    0.37
     """
     normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     # Any vector that is not along the normal spans the loop's plane with it.

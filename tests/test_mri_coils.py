@@ -158,3 +158,11 @@ def test_maps_of_a_real_scan_are_those_of_the_body_coil():
     errors["espirit"] = disagreement(espirit(y).maps[0], truth, inside)
     print(errors)
     assert errors["espirit"] < 0.9 * min(errors["walsh"], errors["low_resolution_maps"])
+
+
+def test_maps_are_finite_where_there_is_nothing():
+    """A point's k-space is constant: at most pixels all that is left are rounding errors."""
+    for sampled in (torch.ones(16, 16, dtype=torch.bool), torch.arange(16)[:, None].expand(16, 16) > 2):
+        maps = espirit(torch.where(sampled, torch.ones(2, 16, 16, dtype=torch.complex64), 0)).maps
+        assert torch.isfinite(torch.view_as_real(maps)).all()
+        assert bool((rss(maps) < 1.001).all())

@@ -236,7 +236,11 @@ def first_vectors(matrices: Tensor, squarings: int = 5) -> tuple[Tensor, Tensor]
     column is the eigenvector, which one product with the matrix itself makes exact and measures.
     """
     tiny = torch.finfo(matrices.real.dtype).tiny
-    power = matrices / matrices.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp_min(tiny)[:, None, None]
+    sizes = matrices.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    # What is nothing but rounding, of either sign, has no first eigenvector: any will do.
+    there = (sizes > 4 * torch.finfo(sizes.dtype).eps * sizes.max().clamp_min(tiny))[:, None, None]
+    whole = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    power = torch.where(there, matrices / sizes.clamp_min(tiny)[:, None, None], whole / len(whole))
     for _ in range(squarings):
         power = power @ power
         power = power / power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp_min(tiny)[:, None, None]

@@ -135,12 +135,14 @@ def _espirit(
 def _row_space(patches: Tensor, threshold: float) -> Tensor:
     """Orthonormal rows that patches are sums of, by the smaller of their two Gram matrices."""
     count, size = patches.shape
+    # Squares of small singular values are lost in single precision's rounding of the large ones'.
+    wide = patches.to(torch.complex128)
     if count < size:
-        squares, left = torch.linalg.eigh(patches @ patches.mH)
+        squares, left = torch.linalg.eigh(wide @ wide.mH)
         kept = squares > threshold**2 * squares[-1]
-        return (left[:, kept] / squares[kept].sqrt()).mH @ patches
-    squares, right = torch.linalg.eigh(patches.mH @ patches)
-    return right[:, squares > threshold**2 * squares[-1]].mH
+        return ((left[:, kept] / squares[kept].sqrt()).mH @ wide).to(patches.dtype)
+    squares, right = torch.linalg.eigh(wide.mH @ wide)
+    return right[:, squares > threshold**2 * squares[-1]].mH.to(patches.dtype)
 
 
 def _taps(kernels: Tensor) -> Tensor:

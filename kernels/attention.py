@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.kernels import attention_reference
+from learnsolve.kernels.memory import inputs, scalar, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64)
@@ -22,16 +23,8 @@ def _by_numba(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _NUMBA
 
 
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
 def _decay(g: Tensor | None, q: Tensor) -> Tensor:
     return q.new_zeros(*q.shape[:3], 0) if g is None else g
-
-
-def _scale(scale: float, q: Tensor) -> Any:
-    return torch.tensor(scale, dtype=q.dtype).numpy()[()]
 
 
 def _threads(q: Tensor, v: Tensor) -> int:
@@ -55,8 +48,8 @@ def attend(
     from learnsolve.kernels import attention_numba
 
     o, last = torch.zeros(v.shape, dtype=v.dtype), torch.empty(first.shape, dtype=v.dtype)
-    given = _arrays(q, k, v, _decay(g, q), first, pieces)
-    attention_numba.attend(*given, _scale(scale, q), *_arrays(o, last), _threads(q, v))
+    given = inputs(q, k, v, _decay(g, q), first, pieces)
+    attention_numba.attend(*given, scalar(scale, q), *views(o, last), _threads(q, v))
     return o, last
 
 
@@ -80,9 +73,9 @@ def attend_adjoint(
     decay = _decay(g, q)
     found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, decay)]
     carried = dlast.detach().clone(memory_format=torch.contiguous_format)
-    given = _arrays(q, k, v, decay, first, pieces)
-    out = _arrays(do, last, *found, carried)
-    attention_numba.attend_adjoint(*given, _scale(scale, q), *out, _threads(q, v))
+    given = inputs(q, k, v, decay, first, pieces)
+    out = [*inputs(do, last), *views(*found, carried)]
+    attention_numba.attend_adjoint(*given, scalar(scale, q), *out, _threads(q, v))
     return found[0], found[1], found[2], None if g is None else found[3], carried
 
 
@@ -112,8 +105,8 @@ def delta(
 
     u, o = torch.zeros(v.shape, dtype=v.dtype), torch.zeros(v.shape, dtype=v.dtype)
     last = torch.empty(first.shape, dtype=v.dtype)
-    given = _arrays(q, k, v, beta, _decay(g, q), first, pieces)
-    attention_numba.delta(*given, _scale(scale, q), *_arrays(u, o, last), _threads(q, v))
+    given = inputs(q, k, v, beta, _decay(g, q), first, pieces)
+    attention_numba.delta(*given, scalar(scale, q), *views(u, o, last), _threads(q, v))
     return o, last, u
 
 
@@ -140,9 +133,9 @@ def delta_adjoint(
     decay = _decay(g, q)
     found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, beta, decay)]
     carried = dlast.detach().clone(memory_format=torch.contiguous_format)
-    given = _arrays(q, k, v, beta, decay, first, pieces)
-    out = _arrays(u, o, do, last, *found, carried)
-    attention_numba.delta_adjoint(*given, _scale(scale, q), *out, _threads(q, v))
+    given = inputs(q, k, v, beta, decay, first, pieces)
+    out = [*inputs(u, o, do, last), *views(*found, carried)]
+    attention_numba.delta_adjoint(*given, scalar(scale, q), *out, _threads(q, v))
     return found[0], found[1], found[2], found[3], None if g is None else found[4], carried
 
 

@@ -5,19 +5,14 @@ Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with one 
 ``pieces`` (n, 3), of each sequence its group, first time, and last time and one; states (n, channels).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from learnsolve.kernels import recurrence_reference
+from learnsolve.kernels.memory import inputs, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-
-
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().resolve_conj().resolve_neg().contiguous().numpy() for tensor in tensors]
 
 
 def _by_numba(x: Tensor) -> bool:
@@ -39,7 +34,7 @@ def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tenso
     from learnsolve.kernels import recurrence_numba
 
     out, last = torch.zeros(b.shape, dtype=b.dtype), torch.empty_like(first)
-    recurrence_numba.diagonal(*_arrays(a, b, first, pieces, out, last), threads(b.numel()))
+    recurrence_numba.diagonal(*inputs(a, b, first, pieces), *views(out, last), threads(b.numel()))
     return out, last
 
 
@@ -58,5 +53,5 @@ def diagonal_adjoint(a: Tensor, y: Tensor, beyond: Tensor, pieces: Tensor) -> tu
     from learnsolve.kernels import recurrence_numba
 
     out, before = torch.zeros(y.shape, dtype=y.dtype), beyond.detach().clone()
-    recurrence_numba.diagonal_adjoint(*_arrays(a, y, pieces, out, before), threads(y.numel()))
+    recurrence_numba.diagonal_adjoint(*inputs(a, y, pieces), *views(out, before), threads(y.numel()))
     return out, before

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.kernels import sparse_reference
+from learnsolve.kernels.memory import scalar, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -22,14 +23,6 @@ def _form(x: Tensor) -> str:
     if x.device.type == "cuda" and x.dtype in (torch.float32, torch.float64):
         return "triton"
     return "reference"
-
-
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [t.detach().resolve_conj().resolve_neg().numpy() for t in tensors]
-
-
-def _scalar(omega: complex, x: Tensor) -> Any:
-    return torch.tensor(omega, dtype=x.dtype).numpy()[()]
 
 
 def _check(indptr: Tensor, b: Tensor | None, x: Tensor, out: Tensor, *same: Tensor) -> None:
@@ -122,7 +115,7 @@ def _product(
 
         kernel: Any = sparse_numba.spmv if b is None else sparse_numba.residual
         vectors = tuple(t.contiguous() for t in vectors)
-        kernel(*_arrays(*matrix, *vectors, out), threads(indices.numel()))
+        kernel(*views(*matrix, *vectors, out), threads(indices.numel()))
     elif form == "triton" and out.is_contiguous():
         from learnsolve.kernels import sparse_triton
 
@@ -184,8 +177,8 @@ def relax_rows(
             from learnsolve.kernels import sparse_numba
 
             kernel: Any = sparse_numba.relax_rows
-            arrays = _arrays(indptr, indices, values, diagonal, *vectors, rows)
-            kernel(*arrays, _scalar(omega, x), threads(rows.numel()))
+            arrays = views(indptr, indices, values, diagonal, *vectors, rows)
+            kernel(*arrays, scalar(omega, x), threads(rows.numel()))
         else:
             from learnsolve.kernels import sparse_triton
 
@@ -244,8 +237,8 @@ def gauss_seidel(
 
     kernel: Any = sparse_numba.gauss_seidel
     for vectors in _paired_columns(b, x):
-        arrays = _arrays(indptr, indices, values, diagonal, *vectors)
-        kernel(*arrays, _scalar(omega, x), bool(reverse))
+        arrays = views(indptr, indices, values, diagonal, *vectors)
+        kernel(*arrays, scalar(omega, x), bool(reverse))
 
 
 def colouring(indptr: Tensor, indices: Tensor) -> Tensor:
@@ -268,7 +261,7 @@ def colouring(indptr: Tensor, indices: Tensor) -> Tensor:
     """
     from learnsolve.kernels import sparse_numba
 
-    colours = sparse_numba.colouring(*_arrays(indptr.cpu(), indices.cpu()))
+    colours = sparse_numba.colouring(*views(indptr.cpu(), indices.cpu()))
     return torch.from_numpy(colours).to(indptr.device)
 
 
@@ -309,7 +302,7 @@ def sampled_product(indptr: Tensor, indices: Tensor, u: Tensor, v: Tensor) -> Te
         from learnsolve.kernels import sparse_numba
 
         kernel: Any = sparse_numba.sampled_product
-        kernel(*_arrays(indptr, indices, u, v, out), threads(indices.numel()))
+        kernel(*views(indptr, indices, u, v, out), threads(indices.numel()))
     else:
         from learnsolve.kernels import sparse_triton
 

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 import learnsolve
 from learnsolve.cli import app
-from learnsolve.cli.train_config import DataOptions, TrainingConfig, shipped
+from learnsolve.cli.train_config import DataOptions, TrainingConfig
 from learnsolve.cli.train_data import domains, matrix, samples_file, sources
 from learnsolve.methods import DCDM
 from learnsolve.preconditioners import LearnedMultigrid
 from learnsolve.preconditioners.coupling_network import CouplingOptions
 from learnsolve.problems import poisson
+from learnsolve.training.shipped import shipped
 from learnsolve.training.tables import from_table
 from learnsolve.training.toml import toml_text
 
@@ -304,7 +305,7 @@ def test_a_config_that_is_not_there(tmp_path, name, what):
 
 @pytest.mark.parametrize("kind", ["dcdm", "multigrid"])
 def test_shipped_configs_are_read(kind):
-    for name in shipped(kind):
+    for name in shipped(kind, ".toml"):
         config = TrainingConfig.read(name, kind)
         assert config.kind == kind
         assert f"poisson{config.dims}d" == name

@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -184,8 +184,9 @@ def _masked(
     if mask is None:
         return None, None
     if mask in get_args(Kind):
-        kind: Kind = mask  # type: ignore[assignment]
-        return Sampling(kind, acceleration, centre=centre, axis=axis, seed=0 if seed is None else seed), None
+        return Sampling(
+            cast("Kind", mask), acceleration, centre=centre, axis=axis, seed=0 if seed is None else seed
+        ), None
     if not Path(mask).suffix:
         raise ValueError(f"mask is {mask!r}; {', '.join(get_args(Kind))} or a file are accepted")
     return None, str(Path(mask).resolve())

@@ -12,43 +12,36 @@ import torch
 
 from learnsolve.datasets.kspace import KSpace, open_kspace
 from learnsolve.mri.examples import Example, Full, Masking, example
+from learnsolve.mri.learned import KIND
 from learnsolve.mri.masks import sampled_of
 from learnsolve.mri.recurrent_varnet import RecurrentVarNetOptions
 from learnsolve.mri.training import MRITraining
 from learnsolve.problems.scans import Scans
 from learnsolve.training import FitOptions
 from learnsolve.training.seeding import seed_of
+from learnsolve.training.shipped import located
 from learnsolve.training.tables import from_table
 
-SHIPPED = Path(__file__).parents[1] / "weights"
-KIND = "recurrent-varnet"
 # Files that a process keeps open.
 OPEN = 64
 
 
 @dataclass(frozen=True)
-class MRIData:
+class MRIData(Scans):
     """What is learned from: files, or scans that are simulated.
 
     Parameters
     ----------
+    sizes, coils, noise, heads, seed, analytic
+        Of `learnsolve.problems.scans.Scans`.
     files : tuple of str
         Of k-space, and folders of such; those that are not fully sampled are learned from without a
         reference. By default scans are simulated.
-    sizes, coils, noise, heads, seed
-        Of `learnsolve.problems.scans.Scans`.
     """
 
-    files: tuple[str, ...] = ()
     sizes: tuple[int, ...] = (64, 80, 96)
-    coils: tuple[int, int] = (6, 16)
-    noise: tuple[float, float] = (3e-4, 6e-2)
-    heads: float = 0.7
     seed: int = 1
-
-    def stream(self) -> Scans:
-        """The simulated scans."""
-        return Scans(self.sizes, self.coils, self.noise, self.heads, self.seed)
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,14 +159,9 @@ class MRIConfig:
         OSError
             There is no such file, nor config of that name.
         """
-        path = Path(config)
-        if path.suffix != ".toml":
-            path = SHIPPED / f"{KIND}-{config}.toml"
+        path = located(KIND, config, ".toml", "is no config")
         if not path.is_file():
-            names = sorted(one.stem.removeprefix(f"{KIND}-") for one in SHIPPED.glob(f"{KIND}-*.toml"))
-            raise FileNotFoundError(
-                f"there is no config {config!r}; there are {', '.join(names)}, or a file .toml"
-            )
+            raise FileNotFoundError(f"there is no file {path}")
         try:
             return cls.of_tables(tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
         except ValueError as error:
@@ -207,7 +195,6 @@ class MRIConfig:
             raise ValueError(
                 "[data] and [held_out] have the same seed: a network is judged on what it has not seen"
             )
-        data.stream()
         return cls(training, data, judged)
 
     def changed(
@@ -234,7 +221,7 @@ class MRIConfig:
         """Where slices come from."""
         if self.data.files:
             return Stored(places(self.data.files), self.training.fit.seed)
-        return Simulated(self.data.stream())
+        return Simulated(self.data)
 
     def examples(self) -> list[Example]:
         """What the network is judged by, with masks of their own."""
@@ -243,7 +230,7 @@ class MRIConfig:
             there = places(judged.files)[: judged.slices]
             slices = [stored(_opened(path), index) for path, index in there]
         else:
-            scans = replace(self.data.stream(), sizes=judged.sizes, seed=judged.seed)
+            scans = replace(self.data, sizes=judged.sizes, seed=judged.seed)
             slices = [Simulated(scans)(number) for number in range(judged.slices)]
         rng = np.random.default_rng(seed_of(judged.seed, "held out", 0))
         return [example(one, self.training.masks, rng) for one in slices]

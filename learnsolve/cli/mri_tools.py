@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,21 +29,6 @@ class Rule(StrEnum):
     poisson = "poisson"
     radial = "radial"
     spiral = "spiral"
-
-
-class Layout(StrEnum):
-    """Of files of k-space."""
-
-    fastmri = "fastmri"
-    calgary = "calgary"
-    ismrmrd = "ismrmrd"
-
-
-class Convention(StrEnum):
-    """Of metrics."""
-
-    fastmri = "fastmri"
-    calgary = "calgary"
 
 
 def fail(error: BaseException) -> None:
@@ -97,13 +82,13 @@ def maps(
 
     from learnsolve.datasets.kspace import open_kspace
     from learnsolve.files import replacing
-    from learnsolve.mri import espirit, low_resolution_maps, walsh
+    from learnsolve.mri import espirit
+    from learnsolve.mri.reconstruct import MAPS
 
     skipped: list[int] = []
-    others = {"walsh": walsh, "low-resolution": low_resolution_maps}
     try:
-        if method != "espirit" and method not in others:
-            raise ValueError(f"method is {method!r}; espirit, walsh and low-resolution are accepted")
+        if method not in MAPS:
+            raise ValueError(f"method is {method!r}; {', '.join(MAPS)} are accepted")
         if method != "espirit" and (sets > 1 or crop):
             raise ValueError(f"{method} has neither sets nor a crop; espirit has")
         with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
@@ -118,7 +103,7 @@ def maps(
                         found = espirit(k, maps=sets, crop=crop, centred=kspace.centred)
                         whole[i], target["eigenvalues"][i] = found.maps.numpy(), found.eigenvalues.numpy()
                     else:
-                        whole[i, 0] = others[method](k, centred=kspace.centred).numpy()
+                        whole[i, 0] = MAPS[method](k, centred=kspace.centred).numpy()
                 except ValueError as error:
                     skipped.append(i)
                     fail(ValueError(f"slice {i} skipped: {error}"))
@@ -139,7 +124,9 @@ def simulate(
     size: Annotated[int, typer.Option(min=8, help="Height and width.")] = 128,
     coils: Annotated[int, typer.Option(min=1, help="Around the object.")] = 8,
     noise: Annotated[float, typer.Option(min=0, help="Energy of the noise over that of the signal.")] = 0.01,
-    layout: Annotated[Layout, typer.Option(help="Of the files.")] = Layout.fastmri,
+    layout: Annotated[
+        Literal["fastmri", "calgary", "ismrmrd"], typer.Option(help="Of the files.")
+    ] = "fastmri",
     seed: Annotated[int, typer.Option(min=0, help="Of the objects.")] = 0,
 ) -> None:
     """Write scans of random objects, fully sampled, to learn from or to try methods on."""
@@ -152,9 +139,9 @@ def simulate(
         out.mkdir(parents=True, exist_ok=True)
         for number in range(volumes):
             scan = Volume((size, size), coils=coils, slices=slices, noise=noise, seed=seed + number)
-            path = out / f"{layout.value}_{seed + number}.h5"
+            path = out / f"{layout}_{seed + number}.h5"
             write_kspace(
-                path, (scan[i].kspace for i in range(slices)), (slices, coils, size, size), layout.value,
+                path, (scan[i].kspace for i in range(slices)), (slices, coils, size, size), layout,
                 references=(_image(scan[i].kspace) for i in range(slices)),
                 attributes={"acquisition": scan.contrast.sequence, "seed": np.int64(seed + number)},
             )  # fmt: skip
@@ -177,7 +164,7 @@ def evaluate(
     reference: Annotated[
         Path, typer.Option("--reference", "-r", help="A file of k-space or of images, or a folder of such.")
     ],
-    convention: Annotated[Convention, typer.Option(help="Whose definitions.")] = Convention.fastmri,
+    convention: Annotated[Literal["fastmri", "calgary"], typer.Option(help="Whose definitions.")] = "fastmri",
     as_json: Annotated[bool, typer.Option("--json", help="Print a record for each file.")] = False,
 ) -> None:
     """Compare reconstructions with references: means over slices, and intervals that hold 95 of 100 means.
@@ -191,28 +178,20 @@ def evaluate(
 
     failed = False
     if not as_json:
-        typer.echo(f"{convention.value}: {DEFINITIONS[convention.value]}")
+        typer.echo(f"{convention}: {DEFINITIONS[convention]}")
     for path in images:
         try:
             rows = []
             other = reference / path.name if reference.is_dir() else reference
             for image, wanted in _pairs(path, other):
-                inside = mri.foreground(wanted)
-                kind: Any = convention.value
-                rows.append(
-                    {
-                        "nmse": mri.nmse(wanted, image),
-                        "psnr": mri.psnr(wanted, image, convention=kind),
-                        "ssim": mri.ssim(wanted, image, convention=kind),
-                        "foreground_nmse": mri.nmse(wanted, image, where=inside),
-                        "foreground_ssim": mri.ssim(wanted, image, convention=kind, where=inside),
-                    }
-                )
+                rows.append(mri.measures(wanted, image, convention=convention))
+            if not rows:
+                raise ValueError(f"all references of {path} are zero")
         except (OSError, ValueError) as error:
             failed = True
             fail(error)
             continue
-        record: dict[str, Any] = {"file": str(path), "slices": len(rows), "convention": convention.value}
+        record: dict[str, Any] = {"file": str(path), "slices": len(rows), "convention": convention}
         for name in rows[0]:
             values = [row[name] for row in rows]
             record[name] = {"mean": float(np.mean(values)), "interval": list(mri.interval(values))}

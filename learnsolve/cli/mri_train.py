@@ -1,6 +1,5 @@
 """``learnsolve mri train``: from a config file, or one's own scans, to weights and a report on them."""
 
-import math
 import shlex
 import statistics
 import time
@@ -74,7 +73,7 @@ def _command(given: dict[str, Any]) -> str:
     """The same call, to be typed again."""
     words = ["learnsolve", "mri", "train"]
     for name in ("config", "out", "begin", "steps", "timeout", "seed", "workers", "device"):
-        if given[name] not in (None, 0):
+        if given[name] is not None:
             words += [f"--{name}", str(given[name])]
     for path in given["data"] or ():
         words += ["--data", str(path)]
@@ -206,32 +205,17 @@ def compare(
 
 
 def _judged(one: "Example", res: Any) -> dict[str, float]:
-    import torch
-
     from learnsolve import mri
-    from learnsolve.operators import sense
+    from learnsolve.mri.coils import norm
+    from learnsolve.mri.held_out import foretold
 
     if one.aside is not None:
-        wanted = torch.where(one.aside, one.kspace, 0)
-        made = (
-            res.extras["kspace"]
-            if "kspace" in res.extras
-            else sense(one.maps, one.aside, centred=one.centred) @ res.x
-        )
-        away = torch.where(one.aside, made, 0) - wanted
-        return {"held_out": (away.abs().square().sum().sqrt() / wanted.abs().square().sum().sqrt()).item()}
+        wanted = one.kspace[..., one.aside]
+        return {
+            "held_out": norm(foretold(res, one.aside, one.centred)[..., one.aside] - wanted) / norm(wanted)
+        }
     assert one.reference is not None
-    reference, image = one.reference.numpy(), res.x.abs().numpy()
-    inside = mri.foreground(reference)
-    error = mri.nmse(reference, image, where=inside)
-    return {
-        "psnr": mri.psnr(reference, image),
-        "nmse": mri.nmse(reference, image),
-        "ssim": mri.ssim(reference, image),
-        "foreground_nmse": error,
-        "foreground_ssim": mri.ssim(reference, image, where=inside),
-        "foreground_decibels": -10 * math.log10(max(error, 1e-30)),
-    }
+    return mri.measures(one.reference.numpy(), res.x.abs().numpy())
 
 
 def markdown(config: "MRIConfig", result: "FitResult", figures: Figures) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from learnsolve.datasets.kspace import KSpace
     from learnsolve.mri import Sampling
+    from learnsolve.mri.reconstruct import Method
     from learnsolve.result import Result
 
 SUFFIXES = (".h5", ".hdf5", ".npy", ".npz", ".cfl")
@@ -46,7 +47,7 @@ class Recipe:
         Of `learnsolve.datasets.kspace.open_kspace`.
     """
 
-    method: str
+    method: "Method"
     maps: str = "espirit"
     rule: "Sampling | None" = None
     by_name: bool = True
@@ -194,12 +195,11 @@ def solved(kspace: "KSpace", i: int, recipe: Recipe, sampled: "torch.Tensor | No
     import learnsolve
     from learnsolve.mri import reconstruct
 
-    method: Any = recipe.method
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
         k = torch.from_numpy(kspace[i])
         return reconstruct(
-            k, method, sampled=sampled, maps=recipe.maps, centred=kspace.centred, **recipe.options()
+            k, recipe.method, sampled=sampled, maps=recipe.maps, centred=kspace.centred, **recipe.options()
         )
 
 
@@ -217,9 +217,8 @@ def slice_(kspace: "KSpace", i: int, part: Path, recipe: Recipe, sampled: "torch
         res = solved(kspace, i, recipe, sampled)
         found = res.x.abs().numpy()
         if recipe.hold_out:
-            method_: Any = recipe.method
             aside = held_out_error(
-                torch.from_numpy(kspace[i]), method_, sampled=sampled, maps=recipe.maps,
+                torch.from_numpy(kspace[i]), recipe.method, sampled=sampled, maps=recipe.maps,
                 centred=kspace.centred, **recipe.options(),
             )  # fmt: skip
         if np.isfinite(found).all():
@@ -274,15 +273,7 @@ def _judged(kspace: "KSpace", i: int, image: "np.ndarray") -> dict[str, float]:
     from learnsolve import mri
 
     reference = mri.zero_filled(torch.from_numpy(kspace[i]), centred=kspace.centred).numpy()
-    inside = mri.foreground(reference)
-    large = min(reference.shape) >= 7
-    return {
-        "nmse": mri.nmse(reference, image),
-        "psnr": mri.psnr(reference, image),
-        "ssim": mri.ssim(reference, image) if large else float("nan"),
-        "foreground_nmse": mri.nmse(reference, image, where=inside),
-        "foreground_ssim": mri.ssim(reference, image, where=inside) if large else float("nan"),
-    }
+    return mri.measures(reference, image)
 
 
 def forecast(path: Path, recipe: Recipe) -> dict[str, Any]:

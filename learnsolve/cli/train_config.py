@@ -13,9 +13,8 @@ from learnsolve.methods.dcdm_training import DCDMTraining
 from learnsolve.preconditioners.coupling_network import CouplingOptions
 from learnsolve.preconditioners.learned_multigrid_training import MultigridTraining
 from learnsolve.training import FitOptions
+from learnsolve.training.shipped import located
 from learnsolve.training.tables import from_table
-
-SHIPPED = Path(__file__).parents[1] / "weights"
 
 Shapes = tuple[tuple[int, ...], ...]
 Family = Literal["obstacles", "free_surface", "maze", "jump"]
@@ -211,7 +210,7 @@ class TrainingConfig:
         Parameters
         ----------
         config : str or Path
-            A path that ends in ``.toml``, or a name of `shipped`.
+            A path that ends in ``.toml``, or a name of `learnsolve.training.shipped.shipped`.
         kind : {"dcdm", "multigrid"}
             What is trained.
 
@@ -223,14 +222,7 @@ class TrainingConfig:
         OSError
             There is no such file, nor config of that name.
         """
-        path = Path(config)
-        if path.suffix != ".toml":
-            path = SHIPPED / f"{kind}-{config}.toml"
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"there is no config {str(config)!r}; there are {', '.join(shipped(kind))}, "
-                    "or give a path that ends in .toml"
-                )
+        path = located(kind, config, ".toml", "is no config")
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -312,14 +304,3 @@ class TrainingConfig:
             # A file may change while its name stays.
             tables["cells"] = {file: digest(read_cells(file)) for file in self.data.files}
         return tables
-
-
-def shipped(kind: Kind) -> list[str]:
-    """Names of the configs that come with the package.
-
-    Examples
-    --------
-    >>> shipped("dcdm")
-    ['poisson2d', 'poisson3d']
-    """
-    return sorted(path.stem.removeprefix(f"{kind}-") for path in SHIPPED.glob(f"{kind}-*.toml"))

@@ -15,7 +15,7 @@ from learnsolve.mri.espirit import Maps, espirit
 from learnsolve.mri.held_out import held_out_error
 from learnsolve.mri.learned import recurrentvarnet
 from learnsolve.mri.masks import Sampling, factor, sampled_of
-from learnsolve.mri.metrics import foreground, interval, nmse, psnr, ssim
+from learnsolve.mri.metrics import foreground, interval, measures, nmse, psnr, ssim
 from learnsolve.mri.model import noise_level
 from learnsolve.mri.reconstruct import reconstruct
 from learnsolve.mri.recurrent_varnet import RecurrentVarNet, RecurrentVarNetOptions
@@ -38,6 +38,7 @@ __all__ = [
     "l1_wavelet",
     "load_direct",
     "low_resolution_maps",
+    "measures",
     "nmse",
     "noise_level",
     "psnr",

@@ -11,7 +11,8 @@ from torch import Tensor
 from learnsolve.linear import solve
 from learnsolve.mri.coils import acs_region, images_of, rss
 from learnsolve.mri.model import Model, model, noise_level
-from learnsolve.mri.proximal import accelerated, alternating, iterated, separable, shrinking, smoothing
+from learnsolve.mri.proximal import accelerated, alternating, iterated, shrinking, smoothing
+from learnsolve.mri.rows import separable
 from learnsolve.operators import Identity
 from learnsolve.result import Result
 
@@ -123,10 +124,11 @@ def cg_sense(
     if weight == "auto":
         penalty = min(TIKHONOV * noise**2 / _undecided(kspace, sampled, noise, centred), HEAVY)
     A = E.H @ E + penalty * Identity(E.domain_shape, E.dtype, E.device)
-    start = None if x0 is None else arranged.there(x0)
+    start = None if x0 is None else arranged.frame.origin(x0)
     found = solve(A, b, method="cg", rtol=rtol, maxiter=maxiter, x0=start, callback=callback)
+    image = arranged.frame.seen(found.x)
     return Result(
-        arranged.back(found.x), found.status, found.iterations, found.residuals, found.relative_residual,
+        image, found.status, found.iterations, found.residuals, found.relative_residual,
         time.perf_counter() - began, "cg-sense", {"weight": penalty, "noise": noise},
     )  # fmt: skip
 
@@ -257,6 +259,7 @@ def total_variation(
     arranged, noise = _begun(kspace, sampled, maps, weight, maxiter, rtol, centred)
     weight = VARIATION * noise if weight == "auto" else float(weight)
     near = smoothing(arranged.operator, weight)
-    steps = alternating(arranged, near, x0) if separable(arranged) else accelerated(arranged, near, x0)
+    exact = separable(arranged.frame, arranged.operator.parameters()[0])
+    steps = (alternating if exact else accelerated)(arranged, near, x0)
     name = "total-variation"
     return iterated(arranged, steps, rtol, maxiter, callback, began, name, {"weight": weight, "noise": noise})

@@ -23,6 +23,18 @@ def rss(images: Tensor) -> Tensor:
     return images.abs().square().sum(-3).sqrt()
 
 
+def norm(x: Tensor) -> float:
+    """Euclidean norm of complex numbers, as of real ones, which is many times faster.
+
+    Examples
+    --------
+    >>> import torch
+    >>> norm(torch.tensor([3 + 4j, 0]))
+    5.0
+    """
+    return float(torch.linalg.vector_norm(torch.view_as_real(x)))
+
+
 def images_of(kspace: Tensor, *, centred: bool = True) -> Tensor:
     """Images of the coils: the adjoint Fourier transform.
 

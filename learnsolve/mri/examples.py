@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from learnsolve.mri.classical import cg_sense, total_variation
 from learnsolve.mri.coils import acs_region, images_of, low_resolution_maps, rss
 from learnsolve.mri.espirit import espirit
+from learnsolve.mri.frame import Frame
 from learnsolve.mri.masks import Kind, Sampling
+from learnsolve.mri.rows import separable
 from learnsolve.result import ConvergenceWarning
 from learnsolve.training.seeding import seed_of
 
@@ -157,8 +159,8 @@ def prepared(kspace: Tensor, sampled: Tensor, centred: bool) -> tuple[Tensor, Te
 
 def started(kspace: Tensor, sampled: Tensor, maps: Tensor, centred: bool) -> Tensor:
     """The image that a network's descent begins with: a few iterations of total variation."""
-    rows = bool((sampled == sampled[:1]).all() or (sampled == sampled[:, :1]).all())
-    steps = STEPS_OF_LINES if rows else STEPS_OF_POINTS
+    exact = separable(Frame(sampled, centred), maps)
+    steps = STEPS_OF_LINES if exact else STEPS_OF_POINTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         first = cg_sense(kspace, sampled, maps, centred=centred).x

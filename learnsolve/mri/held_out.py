@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from learnsolve.arrays import as_tensor
+from learnsolve.mri.coils import norm
 from learnsolve.mri.examples import split
 from learnsolve.mri.masks import sampled_of
 from learnsolve.mri.reconstruct import Method, reconstruct
 from learnsolve.operators import sense
+from learnsolve.result import Result
 
 ASIDE = 0.2
 
@@ -64,7 +67,7 @@ def held_out_error(
     mask = mask.expand(k.shape[-2:])
     left, aside = split(mask, centred, np.random.default_rng(seed), share)
     wanted = torch.where(aside, k, 0)
-    size = torch.linalg.vector_norm(torch.view_as_real(wanted)).item()
+    size = norm(wanted)
     if size == 0:
         raise ValueError("what was kept aside is zero")
     if method == "zero-filled":
@@ -72,9 +75,20 @@ def held_out_error(
     if method == "recurrentvarnet":
         options = {**options, "check": False, "as_kspace": True}
     res = reconstruct(torch.where(left, k, 0), method, sampled=left, centred=centred, **options)
-    if method == "recurrentvarnet":
-        away = torch.where(aside, res.extras["kspace"], 0) - wanted
-        return torch.linalg.vector_norm(torch.view_as_real(away)).item() / size
-    x = res.x
-    away = sense(res.extras["maps"], aside, centred=centred) @ x - wanted
-    return torch.linalg.vector_norm(torch.view_as_real(away)).item() / size
+    return norm(foretold(res, aside, centred) - wanted) / size
+
+
+def foretold(res: Result, where: Tensor, centred: bool) -> Tensor:
+    """K-space of a reconstruction at some positions, and zero elsewhere.
+
+    Parameters
+    ----------
+    res : Result
+        Of `reconstruct`, with its maps, or of a network with its k-space.
+    where : (height, width) bool Tensor
+    centred : bool
+    """
+    if "kspace" in res.extras:
+        return torch.where(where, res.extras["kspace"], 0)
+    found: Tensor = sense(res.extras["maps"], where, centred=centred) @ res.x
+    return found

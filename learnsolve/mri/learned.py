@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.mri.classical import l1_wavelet
-from learnsolve.mri.coils import check_kspace, images_of, kspace_of, rss
+from learnsolve.mri.coils import check_kspace, images_of, kspace_of, norm, rss
 from learnsolve.mri.examples import split, started
 from learnsolve.mri.recurrent_varnet import RecurrentVarNet, RecurrentVarNetOptions
 from learnsolve.result import ConvergenceWarning, Result, Status
@@ -137,10 +137,10 @@ def recurrentvarnet(
     history = np.sqrt(np.square(np.array([one.residuals for one in parts])).sum(0))
     extras: dict[str, Any] = {"scores": [one.score for one in parts]}
     extras["fallback"] = fallback = [number for number, one in enumerate(parts) if one.status is not None]
-    worst = [one.status for one in parts if one.status not in (None, Status.CONVERGED)]
+    failed = [one.status for one in parts if one.status not in (None, Status.CONVERGED)]
     result = Result(
         x,
-        worst[0] or Status.CONVERGED if worst else Status.CONVERGED,
+        next(iter(failed), None) or Status.CONVERGED,
         network.options.steps,
         history,
         float(history[1] / max(history[0], 1e-300)),
@@ -180,15 +180,15 @@ def _slice(
     score = scored(network, kspace, sampled, maps, centred, seed) if check else None
     if score is None or score.reliable:
         y = completed(network, kspace, sampled, maps, centred, 1.0 if score is None else score.share)
-        left = _norm(torch.where(sampled, y - kspace, 0))
+        left = norm(torch.where(sampled, y - kspace, 0))
         y = torch.where(sampled, kspace, y) if consistent else y
         image = rss(images_of(y, centred=centred))
         if torch.isfinite(image).all():
-            return _Part(image, y, (_norm(kspace), 0.0 if consistent else left), score)
+            return _Part(image, y, (norm(kspace), 0.0 if consistent else left), score)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         other = l1_wavelet(kspace, sampled, maps, centred=centred, seed=seed)
-    return _Part(other.x.abs(), kspace, (_norm(kspace), float(other.residuals[-1])), score, other.status)
+    return _Part(other.x.abs(), kspace, (norm(kspace), float(other.residuals[-1])), score, other.status)
 
 
 def completed(
@@ -221,9 +221,9 @@ def scored(
         learned = _run(network, seen, left, maps, centred, start)[..., aside] - wanted
         classical = kspace_of(maps * start.unsqueeze(-3), centred=centred)[..., aside] - wanted
         change = learned - classical
-        sizes += _norm(wanted) ** 2
-        errors += _norm(learned) ** 2, _norm(classical) ** 2
-        products += -torch.vdot(change.flatten(), classical.flatten()).real.item(), _norm(change) ** 2
+        sizes += norm(wanted) ** 2
+        errors += norm(learned) ** 2, norm(classical) ** 2
+        products += -torch.vdot(change.flatten(), classical.flatten()).real.item(), norm(change) ** 2
     if sizes == 0:
         return None
     share = products[0] / products[1] if products[1] > 0 else 1.0
@@ -239,7 +239,3 @@ def _run(
             kspace[None], sampled, maps[None], start=start[None], centred=centred, as_kspace=True
         )
     return found[0]
-
-
-def _norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(torch.view_as_real(x)))

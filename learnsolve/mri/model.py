@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.mri.coils import check_kspace
+from learnsolve.mri.frame import Frame
 from learnsolve.operators import Coils, Fourier, Mask, Operator
 
 # Beyond so much of k-space's half width there is noise above all.
@@ -14,40 +15,19 @@ FAR = 0.7
 
 @dataclass(frozen=True)
 class Model:
-    """A measurement without shifts, and along lines only.
-
-    The origin of image and k-space is moved to index 0 once. Where whole lines are sampled, they are made the
-    last but one axis and transformed along themselves once, so that each product needs transforms across them
-    only.
+    """A measurement in its frame.
 
     Attributes
     ----------
     operator : Operator
         From images to samples.
     samples : (..., coils, height, width) Tensor
-    turned : bool
-        Height and width were exchanged.
-    centred : bool
-        Of the images that are given back.
-    lines : (width,) bool Tensor or None
-        Where along the last axis whole lines are sampled, and transformed.
+    frame : Frame
     """
 
     operator: Operator
     samples: Tensor
-    turned: bool
-    centred: bool
-    lines: Tensor | None = None
-
-    def there(self, image: Tensor) -> Tensor:
-        """An image as the operator takes it."""
-        image = torch.fft.ifftshift(image, (-2, -1)) if self.centred else image
-        return (image.mT if self.turned else image).contiguous()
-
-    def back(self, image: Tensor) -> Tensor:
-        """An image of the operator's as the user sees it."""
-        image = image.mT if self.turned else image
-        return (torch.fft.fftshift(image, (-2, -1)) if self.centred else image).contiguous()
+    frame: Frame
 
 
 def model(kspace: Tensor, sampled: Tensor, maps: Tensor, *, centred: bool = True) -> Model:
@@ -76,21 +56,14 @@ def model(kspace: Tensor, sampled: Tensor, maps: Tensor, *, centred: bool = True
     (6, 4)
     """
     _check(kspace, sampled, maps)
-    maps = maps.to(kspace.dtype)
-    turned = bool((sampled == sampled[:, :1]).all())
-    if turned:
-        kspace, sampled, maps = kspace.mT, sampled.mT, maps.mT
-    if centred:
-        kspace, maps = (torch.fft.ifftshift(part, (-2, -1)) for part in (kspace, maps))
-        sampled = torch.fft.ifftshift(sampled, (-2, -1))
-    axes, samples, lines = 2, torch.where(sampled, kspace, 0), None
-    if bool((sampled == sampled[:1]).all()):
-        axes, samples, sampled = 1, torch.fft.ifft(samples, dim=-2, norm="ortho"), sampled[0]
-        lines = sampled
-    shape = tuple(kspace.shape)
-    transform = Fourier(shape, axes, centred=False, dtype=kspace.dtype, device=kspace.device)
-    operator = Mask(sampled.contiguous(), shape, kspace.dtype) @ (transform @ Coils(maps.contiguous()))
-    return Model(operator, samples.contiguous(), turned, centred, lines)
+    frame = Frame(sampled, centred)
+    samples = frame.enter(torch.where(sampled, kspace, 0))
+    shape = tuple(samples.shape)
+    mask = frame.sampled if frame.lines is None else frame.lines
+    axes, dtype = len(frame.axes), kspace.dtype
+    transform = Fourier(shape, axes, centred=False, dtype=dtype, device=kspace.device)
+    coils = Coils(frame.origin(maps.to(dtype)))
+    return Model(Mask(mask.contiguous(), shape, dtype) @ (transform @ coils), samples.contiguous(), frame)
 
 
 def _check(kspace: Tensor, sampled: Tensor, maps: Tensor) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learnsolve.mri.coils import norm
 from learnsolve.mri.model import Model
 from learnsolve.mri.rows import row_inverses
 from learnsolve.operators import Operator, Wavelet
@@ -18,8 +19,6 @@ from learnsolve.result import ConvergenceWarning, Result, Status
 LEVELS = 4
 # Of the squared norm of the model, what couples the two images of alternating directions.
 COUPLING = 0.01
-# Bytes that the inverses of rows may have.
-LARGEST = 1 << 28
 # Iterations over which the image must rest.
 WINDOW = 5
 
@@ -38,7 +37,7 @@ def accelerated(
     E = arranged.operator
     # The gradient's constant: no image gains more than the largest sum of squares of the maps.
     step = 1 / _largest(E)
-    x = E._adjoint(arranged.samples) if x0 is None else arranged.there(x0).to(E.dtype)
+    x = E._adjoint(arranged.samples) if x0 is None else arranged.frame.origin(x0).to(E.dtype)
     z, t, count = x, 1.0, 0
     while True:
         left = E._apply(z) - arranged.samples
@@ -51,7 +50,7 @@ def accelerated(
         else:
             z = new
             x = x + (new - x) / (count - momentum + 1)
-        yield x, _norm(left)
+        yield x, norm(left)
 
 
 def alternating(
@@ -68,23 +67,17 @@ def alternating(
     """
     E = arranged.operator
     step = 1 / (COUPLING * _largest(E))
-    assert arranged.lines is not None
-    solved = row_inverses(E.parameters()[0], arranged.lines, 1 / step)
+    lines = arranged.frame.lines
+    assert lines is not None
+    solved = row_inverses(E.parameters()[0], lines, 1 / step)
     b = E._adjoint(arranged.samples)
-    z = b if x0 is None else arranged.there(x0).to(E.dtype)
+    z = b if x0 is None else arranged.frame.origin(x0).to(E.dtype)
     u = torch.zeros_like(z)
     while True:
         x = (solved @ (b + (z - u) / step).unsqueeze(-1))[..., 0]
         z = near(x + u, step)
         u = u + x - z
-        yield z, _norm(E._apply(z) - arranged.samples)
-
-
-def separable(arranged: Model) -> bool:
-    """Whether rows of the image are systems of their own, and their inverses fit into memory."""
-    E = arranged.operator
-    size = E.dtype.itemsize * E.domain_shape[-1] * torch.Size(E.domain_shape).numel()
-    return arranged.lines is not None and size <= LARGEST
+        yield z, norm(E._apply(z) - arranged.samples)
 
 
 def shrinking(E: Operator, weight: float, seed: int) -> Callable[[Tensor, float], Tensor]:
@@ -137,11 +130,6 @@ def _largest(E: Operator) -> float:
     return max(float(maps.abs().square().sum(-3).max()), torch.finfo(maps.real.dtype).tiny)
 
 
-def _norm(x: Tensor) -> float:
-    # Of real numbers the norm is many times faster than of complex ones.
-    return float(torch.linalg.vector_norm(torch.view_as_real(x)))
-
-
 def _shrunk(c: Tensor, threshold: float) -> Tensor:
     size = c.abs()
     return c * ((size - threshold).clamp_min(0) / size.clamp_min(torch.finfo(size.dtype).tiny))
@@ -166,12 +154,12 @@ def iterated(
     for number in range(1, maxiter + 1):
         x, left = next(steps)
         residuals.append(left)
-        size = _norm(x)
+        size = norm(x)
         if not np.isfinite(size):
             status = Status.NONFINITE
             break
         if len(trail) == WINDOW:
-            change = _norm(x - trail[0]) / (WINDOW * max(size, 1e-300))
+            change = norm(x - trail[0]) / (WINDOW * max(size, 1e-300))
         trail.append(x)
         if callback is not None and callback(number, left):
             status = Status.STOPPED
@@ -179,10 +167,10 @@ def iterated(
         if change <= rtol:
             status = Status.CONVERGED
             break
-    residuals.append(_norm(E._apply(x) - y))
-    relative = residuals[-1] / _norm(y)
+    residuals.append(norm(E._apply(x) - y))
+    relative = residuals[-1] / norm(y)
     result = Result(
-        arranged.back(x), status, len(residuals) - 1, np.array(residuals), relative,
+        arranged.frame.seen(x), status, len(residuals) - 1, np.array(residuals), relative,
         time.perf_counter() - began, method, {**extras, "change": change},
     )  # fmt: skip
     if not result.success:

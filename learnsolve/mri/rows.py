@@ -9,6 +9,14 @@ from learnsolve.mri.frame import Frame
 
 # Richardson's steps where rows are no systems of their own: points condition a system well.
 STEPS = 4
+# Bytes that the inverses of rows may have.
+LARGEST = 1 << 28
+
+
+def separable(frame: Frame, maps: Tensor) -> bool:
+    """Whether rows of an image are systems of their own, and their inverses fit into memory."""
+    size = maps.dtype.itemsize * maps[..., 0, :, :].numel() * maps.shape[-1]
+    return frame.lines is not None and size <= LARGEST
 
 
 def row_inverses(maps: Tensor, lines: Tensor, shift: float | Tensor) -> Tensor:
@@ -48,8 +56,8 @@ def correction(
 ) -> Callable[[Tensor], Tensor]:
     r"""What to add to an image for the data's sake: :math:`(E^H E + \rho)^{-1} E^H (y - E x)`.
 
-    Exact where whole lines are sampled; otherwise by four steps of Richardson's iteration. A gradient goes
-    through what it is called with.
+    Exact where whole lines are sampled and their inverses fit into memory; otherwise by four steps of
+    Richardson's iteration. A gradient goes through what it is called with.
 
     Parameters
     ----------
@@ -80,7 +88,7 @@ def correction(
         return (maps.conj() * frame.images(k)).sum(-3)
 
     b = adjoint(samples)
-    if frame.lines is None:
+    if not separable(frame, maps):
 
         def steps(x: Tensor) -> Tensor:
             def normal(x: Tensor) -> Tensor:
@@ -94,14 +102,12 @@ def correction(
             return c
 
         return steps
-    across = frame.axis == -1
+    assert frame.lines is not None
     with torch.no_grad():
-        inverses = row_inverses(maps if across else maps.mT, frame.lines, shift)
+        inverses = row_inverses(maps, frame.lines, shift)
 
     def exact(x: Tensor) -> Tensor:
         # Of x, what the inverse leaves is the shift's share.
-        wanted = b + shift * x
-        found = (inverses @ (wanted if across else wanted.mT).unsqueeze(-1))[..., 0]
-        return (found if across else found.mT) - x
+        return (inverses @ (b + shift * x).unsqueeze(-1))[..., 0] - x
 
     return exact

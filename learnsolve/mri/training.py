@@ -86,25 +86,31 @@ def similarity(reference: Tensor, image: Tensor) -> Tensor:
     return (top / ((mean_r**2 + mean_x**2 + a) * (var_r + var_x + b))).mean()
 
 
-def apart(training: MRITraining, network: torch.nn.Module, one: Example) -> Tensor:
-    """The loss of a slice: by its reference, or by k-space that was kept aside."""
+def made(training: MRITraining, network: torch.nn.Module, one: Example) -> tuple[Tensor, Tensor]:
+    """What a network makes of a slice, and what it should: images, or k-space that was kept aside."""
     found = network(
         torch.where(one.sampled, one.kspace, 0)[None], one.sampled, one.maps[None], start=one.start[None],
         centred=one.centred, save_memory=training.save_memory, as_kspace=one.aside is not None,
     )[0]  # fmt: skip
     if one.aside is None:
         assert one.reference is not None
-        wanted = one.reference
-    else:
-        wanted = torch.view_as_real(one.kspace[..., one.aside])
-        found = torch.view_as_real(found[..., one.aside])
+        return found, one.reference
+    return torch.view_as_real(found[..., one.aside]), torch.view_as_real(one.kspace[..., one.aside])
+
+
+def apart(training: MRITraining, found: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of what a network made; of k-space, which is a list of pairs, similarity has no part in it."""
     away = found - wanted
     value = training.l1 * away.abs().mean() / wanted.abs().mean().clamp_min(1e-30)
     if training.l2:
-        value = value + training.l2 * (away.square().mean() / wanted.square().mean().clamp_min(1e-30)).sqrt()
-    if training.ssim and one.aside is None and min(wanted.shape) >= WINDOW:
+        value = value + training.l2 * _error(found, wanted).sqrt()
+    if training.ssim and found.ndim == 2 and min(wanted.shape) >= WINDOW:
         value = value + training.ssim * (1 - similarity(wanted, found))
     return value
+
+
+def _error(found: Tensor, wanted: Tensor) -> Tensor:
+    return (found - wanted).square().sum() / wanted.square().sum().clamp_min(1e-30)
 
 
 def train(
@@ -157,31 +163,27 @@ def train(
         except RuntimeError as error:
             raise ValueError(f"the weights to begin with are of another network: {error}") from None
     processes = Processes(where)
-    made = training.masks, training.batch, training.fit.seed, training.workers
-    ahead = Batches(source, *made, processes.count)
+    drawn = training.masks, training.batch, training.fit.seed, training.workers
+    ahead = Batches(source, *drawn, processes.count)
     judged = [one.to(where) for one in held_out]
 
     def loss(wrapped: torch.nn.Module, batch: list[Example]) -> Tensor:
-        return torch.stack([apart(training, wrapped, one.to(where)) for one in batch]).mean()
+        slices = (made(training, wrapped, one.to(where)) for one in batch)
+        return torch.stack([apart(training, *one) for one in slices]).mean()
 
     def validate(now: torch.nn.Module) -> Mapping[str, float]:
-        losses = [apart(training, now, one).item() for one in judged]
-        found = {"loss": sum(losses) / len(losses)}
-        errors = [_error(now, one) for one in judged if one.reference is not None]
-        if errors:
-            found["nmse"] = sum(errors) / len(errors)
-            found["geometric_nmse"] = math.exp(sum(math.log(max(e, 1e-30)) for e in errors) / len(errors))
-        return found
+        slices = [made(training, now, one) for one in judged]
+        losses = [apart(training, *one).item() for one in slices]
+        errors = [_error(*one).item() for one in slices]
+        logarithms = [math.log(max(error, 1e-30)) for error in errors]
+        return {
+            "loss": sum(losses) / len(losses),
+            "nmse": sum(errors) / len(errors),
+            "geometric_nmse": math.exp(sum(logarithms) / len(errors)),
+        }
 
     result = fit(
         network, loss, ahead, training.fit, folder=folder,
         validate=validate if judged else None, callback=callback, config=record,
     )  # fmt: skip
     return network, result
-
-
-def _error(network: torch.nn.Module, one: Example) -> float:
-    assert one.reference is not None
-    seen = torch.where(one.sampled, one.kspace, 0)[None]
-    image = network(seen, one.sampled, one.maps[None], start=one.start[None], centred=one.centred)[0]
-    return ((image - one.reference).square().sum() / one.reference.square().sum()).item()

@@ -1,6 +1,7 @@
 """Linear operators: one class for everything that is linear, and the algebra over it."""
 
-from learnsolve.operators.base import Adjoint, Diagonal, Identity, Operator, Product, Scaled, Sum
+from learnsolve.operators.base import Adjoint, Operator, Product, Scaled, Sum
+from learnsolve.operators.diagonal import Diagonal, Identity
 from learnsolve.operators.fourier import Coils, Fourier, Mask, sense
 from learnsolve.operators.grid import GridPoisson
 from learnsolve.operators.recurrence import Bidiagonal

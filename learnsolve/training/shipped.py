@@ -20,15 +20,35 @@ class Describable(Protocol):
         """Options, as JSON can hold them."""
 
 
-def shipped(kind: str) -> list[str]:
-    """Names of the weights of a kind that come with the package.
+def shipped(kind: str, suffix: str = ".safetensors") -> list[str]:
+    """Names of the weights, or of the configs, of a kind that come with the package.
 
     Examples
     --------
     >>> all(isinstance(name, str) for name in shipped("dcdm"))
     True
     """
-    return sorted(path.stem.removeprefix(f"{kind}-") for path in SHIPPED.glob(f"{kind}-*.safetensors"))
+    return sorted(path.stem.removeprefix(f"{kind}-") for path in SHIPPED.glob(f"{kind}-*{suffix}"))
+
+
+def located(kind: str, name: str | Path, suffix: str, what: str) -> Path:
+    """A path that ends in a suffix, or the file of a shipped name.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such name.
+    """
+    path = Path(name)
+    if path.suffix == suffix:
+        return path
+    path = SHIPPED / f"{kind}-{name}{suffix}"
+    if not path.exists():
+        names = ", ".join(shipped(kind, suffix)) or "none"
+        raise FileNotFoundError(
+            f"there {what} {str(name)!r}; there are {names}, or give a path that ends in {suffix}"
+        )
+    return path
 
 
 def save_network(path: str | Path, kind: str, network: Any, **metadata: Any) -> None:
@@ -55,14 +75,7 @@ def load_network(kind: str, weights: str | Path, build: Callable[..., nn.Module]
     FileNotFoundError
         There is no such file, nor weights of that name.
     """
-    path = Path(weights)
-    if path.suffix != ".safetensors":
-        path = SHIPPED / f"{kind}-{weights}.safetensors"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"there are no {kind} weights {str(weights)!r}; there are "
-                f"{', '.join(shipped(kind)) or 'none'}, or give a path that ends in .safetensors"
-            )
+    path = located(kind, weights, ".safetensors", f"are no {kind} weights")
     _, metadata = read_tensors(path, WEIGHTS_FORMAT, LARGEST)
     options = metadata.get("network")
     if metadata.get("kind") != kind or not isinstance(options, dict):

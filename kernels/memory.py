@@ -1,0 +1,41 @@
+"""What compiled kernels get of tensors: views of their memory, and scalars of their dtype."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def views(*tensors: Tensor) -> list[Any]:
+    """Arrays that share the tensors' memory, so that what is written is written there.
+
+    Examples
+    --------
+    >>> x = torch.zeros(2)
+    >>> views(x)[0][0] = 3
+    >>> x
+    tensor([3., 0.])
+    """
+    return [tensor.detach().resolve_conj().resolve_neg().numpy() for tensor in tensors]
+
+
+def inputs(*tensors: Tensor) -> list[Any]:
+    """Contiguous arrays, to be read alone: copies where a tensor is not contiguous.
+
+    Examples
+    --------
+    >>> inputs(torch.ones(2, 3).mT)[0].flags.c_contiguous
+    True
+    """
+    return views(*(tensor.contiguous() for tensor in tensors))
+
+
+def scalar(value: complex, x: Tensor) -> Any:
+    """A number of a tensor's dtype.
+
+    Examples
+    --------
+    >>> scalar(0.5, torch.ones(1)).dtype
+    dtype('float32')
+    """
+    return torch.tensor(value, dtype=x.dtype).numpy()[()]

@@ -1,11 +1,17 @@
 """ESPIRiT: sensitivity maps as eigenvectors."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from learnsolve.mri.coils import calibration, first_vectors, middle, with_phase
+from learnsolve.mri.masks import sampled_of
+from learnsolve.mri.model import noise_level
+
+# Singular values over the first: rounding below, and signal above whatever the noise is said to be.
+LEAST, MOST = 1e-3, 0.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ def espirit(
     *,
     acs: tuple[int, int] | None = None,
     kernel: int = 6,
-    threshold: float = 0.005,
+    threshold: float | Literal["auto"] = "auto",
     maps: int = 1,
     crop: float = 0.0,
     largest: int = 24,
@@ -50,8 +56,9 @@ def espirit(
         Of the fully sampled middle; by default it is found.
     kernel : int
         Width k of the patches.
-    threshold : float
-        Singular values below this share of the first are noise.
+    threshold : float or "auto"
+        Singular values below this share of the first are noise. By default it is where the middle of those of
+        noise alone is, whose level k-space's rim tells.
     maps : int
         How many sets; more than one for images that are folded onto themselves.
     crop : float
@@ -87,8 +94,10 @@ def espirit(
     """
     if kernel < 1:
         raise ValueError(f"kernel is {kernel}; a positive number is accepted")
-    if not (0 < threshold < 1 and 0 <= crop < 1):
-        raise ValueError(f"threshold is {threshold} and crop {crop}; numbers below one are accepted")
+    if (threshold != "auto" and not 0 < threshold < 1) or not 0 <= crop < 1:
+        raise ValueError(
+            f"threshold is {threshold} and crop {crop}; numbers below one are accepted, and threshold='auto'"
+        )
     coils = kspace.shape[-3] if kspace.ndim >= 3 else 0
     if coils and not 1 <= maps <= coils:
         raise ValueError(f"maps is {maps}; 1 to {coils} sets are accepted for so many coils")
@@ -105,11 +114,21 @@ def espirit(
 
 
 def _espirit(
-    kspace: Tensor, region: Tensor, k: int, threshold: float, sets: int, crop: float, centred: bool
+    kspace: Tensor,
+    region: Tensor,
+    k: int,
+    threshold: float | Literal["auto"],
+    sets: int,
+    crop: float,
+    centred: bool,
 ) -> Maps:
     coils, (height, width) = kspace.shape[0], kspace.shape[-2:]
     patches = region.unfold(1, k, 1).unfold(2, k, 1).permute(1, 2, 0, 3, 4).reshape(-1, coils * k * k)
-    taps = _taps(_row_space(patches, threshold).reshape(-1, coils, k, k))
+    share, noise = threshold, 0.0
+    if share == "auto":
+        shown = kspace if centred else torch.fft.fftshift(kspace, (-2, -1))
+        share, noise = LEAST, noise_level(shown, sampled_of(shown))
+    taps = _taps(_row_space(patches, share, noise).reshape(-1, coils, k, k))
     # At each pixel the transform of the taps, whose origin is their middle.
     large = torch.zeros(coils, coils, height, width, dtype=taps.dtype, device=taps.device)
     rows, cols = (torch.arange(-k + 1, k, device=taps.device) % n for n in (height, width))
@@ -132,17 +151,17 @@ def _espirit(
     return Maps(found.contiguous(), eigenvalues.contiguous())
 
 
-def _row_space(patches: Tensor, threshold: float) -> Tensor:
+def _row_space(patches: Tensor, share: float, noise: float) -> Tensor:
     """Orthonormal rows that patches are sums of, by the smaller of their two Gram matrices."""
     count, size = patches.shape
     # Squares of small singular values are lost in single precision's rounding of the large ones'.
     wide = patches.to(torch.complex128)
+    squares, vectors = torch.linalg.eigh(wide @ wide.mH if count < size else wide.mH @ wide)
+    # Those of noise alone lie about the root of the longer side, by Marchenko's and Pastur's law.
+    kept = squares > max(share**2 * squares[-1], min(noise**2 * max(count, size), MOST**2 * squares[-1]))
     if count < size:
-        squares, left = torch.linalg.eigh(wide @ wide.mH)
-        kept = squares > threshold**2 * squares[-1]
-        return ((left[:, kept] / squares[kept].sqrt()).mH @ wide).to(patches.dtype)
-    squares, right = torch.linalg.eigh(wide.mH @ wide)
-    return right[:, squares > threshold**2 * squares[-1]].mH.to(patches.dtype)
+        return ((vectors[:, kept] / squares[kept].sqrt()).mH @ wide).to(patches.dtype)
+    return vectors[:, kept].mH.to(patches.dtype)
 
 
 def _taps(kernels: Tensor) -> Tensor:

@@ -120,11 +120,23 @@ class Phantom:
             tall = tall + self.bent * self.bend[0](y, x, z)
             wide = wide + self.bent * self.bend[1](y, x, z)
         found = np.zeros((len(y), len(x)), dtype=np.int64)
+        tall, wide = np.broadcast_arrays(tall, wide)
         for number, body in enumerate(self.bodies):
-            level = body.level(tall, wide, z)
-            inside = level < 1
-            found[inside] = body.tissue
-            if number == 3 and self.folds is not None:
+            if abs(z - body.centre[2]) >= body.axes[2]:
+                continue
+            if number != 3 or self.folds is None:
+                # Waves of variance one are at most sqrt(2 n), which is 4.
+                reach = body.axes[:2].max() + 4 * self.bent
+                (top, bottom), (left, right) = (
+                    np.searchsorted(axis, [middle - reach, middle + reach])
+                    for axis, middle in ((y, body.centre[1]), (x, body.centre[0]))
+                )
+                part = np.s_[top:bottom, left:right]
+                found[part][body.level(tall[part], wide[part], z) < 1] = body.tissue
+            else:
+                level = body.level(tall, wide, z)
+                inside = level < 1
+                found[inside] = body.tissue
                 wave = self.folds(y, x, z)
                 depth = 1 - np.sqrt(level)
                 ribbon = np.clip(0.14 + 0.1 * wave, 0.05, 0.45)
@@ -171,8 +183,8 @@ class Phantom:
 
     @classmethod
     def bodies_of(cls, rng: np.random.Generator) -> "Phantom":
-        """Something else: a body that holds others, of any tissues."""
-        count = int(rng.integers(3, 30))
+        """Something else: a body that holds few others or many, of any size and tissue."""
+        count = round(np.exp(rng.uniform(np.log(3), np.log(200))))
         tissues = np.zeros((count + 1, 4))
         tissues[0] = TISSUES["air"]
         tissues[1:, 0] = rng.uniform(0.1, 1, count)

@@ -13,6 +13,8 @@ from learnsolve.problems.tissues import NAMES, Contrast
 Complex64 = NDArray[np.complex64]
 # Objects are drawn on a grid so many times finer than the image, each way.
 FINER = 2
+# Of a slice, in units of half the field of view; and in how many planes it is drawn.
+THICKEST, LAYERS = 0.08, 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Scans:
     sizes: tuple[int, ...] = (128,)
     coils: tuple[int, int] = (6, 16)
     noise: tuple[float, float] = (3e-4, 6e-2)
-    heads: float = 0.7
+    heads: float = 0.5
     seed: int = 0
     analytic: bool = False
 
@@ -143,7 +145,9 @@ def painted(
     """The complex image of a plane: signal, texture and phase."""
     signals = contrast.signal(phantom.tissues)
     labels = phantom.labels(y, x, z)
-    image = signals[labels]
+    # Edges that lean are blurred by the slice's thickness.
+    away = THICKEST * rng.uniform(0, 0.5) * np.linspace(-1, 1, LAYERS)
+    image = np.mean([signals[phantom.labels(y, x, z + one) if one else labels] for one in away], axis=0)
     if not image.any():
         image = image + (np.hypot(y[:, None], x[None]) < 0.6)
     rough, smooth = rng.uniform(0, 0.12), rng.uniform(0, 0.15)

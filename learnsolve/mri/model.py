@@ -53,7 +53,7 @@ def model(kspace: Tensor, sampled: Tensor, maps: Tensor, *, centred: bool = True
     >>> k = torch.ones(2, 4, 6, dtype=torch.complex64)
     >>> found = model(k, torch.ones(4, 6, dtype=torch.bool), k)
     >>> found.operator.domain_shape
-    (6, 4)
+    (4, 6)
     """
     _check(kspace, sampled, maps)
     frame = Frame(sampled, centred)

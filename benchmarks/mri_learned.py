@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 from rich.table import Table
 
@@ -20,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--slices", type=int, default=40)
     command.add_argument("--size", type=int, default=128, help="pixels each way")
     command.add_argument("--seed", type=int, default=2001, help="of the objects, none of the training's")
+    command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
     return command
 
 

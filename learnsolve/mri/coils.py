@@ -252,16 +252,26 @@ def first_vectors(matrices: Tensor, squarings: int = 5) -> tuple[Tensor, Tensor]
     # What is nothing but rounding, of either sign, has no first eigenvector: any will do.
     there = (sizes > 4 * torch.finfo(sizes.dtype).eps * sizes.max().clamp_min(tiny))[:, None, None]
     whole = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    power = torch.where(there, matrices / sizes.clamp_min(tiny)[:, None, None], whole / len(whole))
-    for _ in range(squarings):
+    # Products of many small matrices want each of them in one piece.
+    matrices = matrices.contiguous()
+    power = _over(matrices, sizes.clamp_min(tiny))
+    power = power if bool(there.all()) else torch.where(there, power, whole / len(whole))
+    for number in range(squarings):
         power = power @ power
-        power = power / power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp_min(tiny)[:, None, None]
+        # A trace of one is at least 1 / coils^3 two squarings later.
+        if number % 2:
+            power = _over(power, power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp_min(tiny))
     largest = power.diagonal(dim1=-2, dim2=-1).real.argmax(-1)
     vectors = power.gather(-1, largest[:, None, None].expand(-1, power.shape[-2], 1))[..., 0]
     vectors = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(tiny)
     there = torch.einsum("ncd,nd->nc", matrices, vectors)
     values = torch.linalg.vector_norm(there, dim=-1)
     return there / values.clamp_min(tiny)[:, None], values
+
+
+def _over(matrices: Tensor, sizes: Tensor) -> Tensor:
+    """Complex matrices over real numbers, without a complex division."""
+    return torch.view_as_complex(torch.view_as_real(matrices) / sizes[:, None, None, None])
 
 
 def with_phase(maps: Tensor, images: Tensor) -> Tensor:

@@ -128,12 +128,12 @@ def _espirit(
     if share == "auto":
         shown = kspace if centred else torch.fft.fftshift(kspace, (-2, -1))
         share, noise = LEAST, noise_level(shown, sampled_of(shown))
-    taps = _taps(_row_space(patches, share, noise).reshape(-1, coils, k, k))
+    taps = _taps(_row_space(patches, share, noise).reshape(-1, coils, k, k)) / k**2
     # At each pixel the transform of the taps, whose origin is their middle.
     large = torch.zeros(coils, coils, height, width, dtype=taps.dtype, device=taps.device)
     rows, cols = (torch.arange(-k + 1, k, device=taps.device) % n for n in (height, width))
     large[:, :, rows[:, None], cols[None, :]] = taps
-    matrices = torch.fft.fft2(large) / k**2
+    matrices = torch.fft.fft2(large)
     matrices = matrices.movedim((0, 1), (-2, -1)).reshape(-1, coils, coils)
     if sets == 1:
         vectors, values = first_vectors(matrices)

@@ -61,7 +61,7 @@ def test_constraints_pin_every_direct_dependency():
 def test_readme_commands_are_the_two_that_ci_runs():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "pip install -c constraints.txt -e . && learnsolve demo\n" in readme
-    assert 'pip install -c constraints.txt -e ".[test]" && pytest\n' in readme
+    assert 'pip install -c constraints.txt -e ".[test]" && pytest -n auto\n' in readme
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

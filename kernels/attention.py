@@ -79,6 +79,25 @@ def attend_adjoint(
     return found[0], found[1], found[2], None if g is None else found[3], carried
 
 
+def substitute(w: Tensor, k: Tensor, b: Tensor, g: Tensor | None, pieces: Tensor) -> Tensor:
+    """``S = e^g S``, ``u = b - S' w``, ``S = S + k u'``, from nothing on: u.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 2, 1, 1)
+    >>> substitute(one, one, one, None, torch.tensor([[0, 0, 2]])).flatten()
+    tensor([1., 0.])
+    """
+    if not _by_numba(k):
+        with torch.no_grad():
+            return attention_reference.substitute(w, k, b, g, pieces)
+    from learnsolve.kernels import attention_numba
+
+    u = torch.zeros(b.shape, dtype=b.dtype)
+    attention_numba.substitute(*inputs(w, k, b, _decay(g, k), pieces), *views(u), _threads(k, b))
+    return u
+
+
 def delta(
     q: Tensor,
     k: Tensor,

@@ -86,6 +86,33 @@ def attend_adjoint(q, k, v, g, first, pieces, scale, do, last, dq, dk, dv, dg, c
 
 
 @kernel
+def substitute(w, k, b, g, pieces, u, threads):
+    """``S = e^g S``, ``u = b - S' w``, ``S = S + k u'``, from nothing on."""
+    heads, width = k.shape[2], b.shape[3]
+    channels = g.shape[3]
+    for job in prange(pieces.shape[0] * heads):
+        piece, h = job // heads, job % heads
+        n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+        S = np.zeros((k.shape[3], width), b.dtype)
+        row = np.empty(width, b.dtype)
+        for t in range(begin, end):
+            for j in range(width):
+                row[j] = b[n, t, h, j]
+            for i in range(k.shape[3]):
+                a = np.exp(g[n, t, h, i if channels > 1 else 0]) if channels > 0 else b.dtype.type(1)
+                x = w[n, t, h, i]
+                for j in range(width):
+                    s = a * S[i, j]
+                    S[i, j] = s
+                    row[j] -= x * s
+            for i in range(k.shape[3]):
+                x = k[n, t, h, i]
+                for j in range(width):
+                    S[i, j] += x * row[j]
+            u[n, t, h] = row
+
+
+@kernel
 def delta(q, k, v, beta, g, first, pieces, scale, u, o, last, threads):
     """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``; one decay or none."""
     heads, width = q.shape[2], v.shape[3]

@@ -26,6 +26,26 @@ def attend(
     return _scanned(step, q, v, first, pieces, scale)
 
 
+def substitute(w: Tensor, k: Tensor, b: Tensor, g: Tensor | None, pieces: Tensor) -> Tensor:
+    """``S = e^g S``, ``u = b - S' w``, ``S = S + k u'``, from nothing on: u.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 2, 1, 1)
+    >>> substitute(one, one, one, None, torch.tensor([[0, 0, 2]])).flatten()
+    tensor([1., 0.])
+    """
+    found = {}
+    for n, begin, end in pieces.tolist():
+        S = b.new_zeros(*k.shape[2:], b.shape[3])
+        for t in range(begin, end):
+            S = S if g is None else g[n, t].exp().unsqueeze(-1) * S
+            found[n, t] = b[n, t] - (w[n, t].unsqueeze(-2) @ S)[..., 0, :]
+            S = S + k[n, t].unsqueeze(-1) * found[n, t].unsqueeze(-2)
+    rows = [found.get((n, t), b.new_zeros(b.shape[2:])) for n in range(b.shape[0]) for t in range(b.shape[1])]
+    return torch.stack(rows).reshape(b.shape) if rows else b.clone()
+
+
 def delta(
     q: Tensor,
     k: Tensor,

@@ -46,9 +46,10 @@ def convolve_adjoint(
     """Gradients by ``x``, ``weight`` and ``first``."""
     if not _by_numba(x):
         with torch.enable_grad():
-            given = tuple(one.detach().requires_grad_() for one in (x, weight, first))
-            y = convolution_reference.convolve(*given, pieces, dilation)
-            dx, dw, df = torch.autograd.grad(y, given, dy, allow_unused=True, materialize_grads=True)
+            x, weight, first = (one.detach().requires_grad_() for one in (x, weight, first))
+            y = convolution_reference.convolve(x, weight, first, pieces, dilation)
+            fresh = x, weight, first
+            dx, dw, df = torch.autograd.grad(y, fresh, dy, allow_unused=True, materialize_grads=True)
         return dx, dw, df
     from learnsolve.kernels import convolution_numba
 

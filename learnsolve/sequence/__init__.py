@@ -1,7 +1,15 @@
-"""Sequences: recurrences, which are triangular systems, as functions with gradients."""
+"""Sequences: recurrences, which are triangular systems, as functions with gradients, and models of them."""
 
-from learnsolve.sequence.attention import delta_rule, linear_attention
+from learnsolve.sequence.attention import delta_product, delta_rule, linear_attention
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.functional import linear_recurrence
+from learnsolve.sequence.window import sliding_window_attention
 
-__all__ = ["causal_conv", "delta_rule", "linear_attention", "linear_recurrence"]
+__all__ = [
+    "causal_conv",
+    "delta_product",
+    "delta_rule",
+    "linear_attention",
+    "linear_recurrence",
+    "sliding_window_attention",
+]

@@ -189,6 +189,76 @@ def delta_rule(
     return o.to(wanted), last.to(wanted)
 
 
+def delta_product(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""The delta rule with several corrections for each token, of which the last is read.
+
+    A step is :math:`\prod_j (I - \beta_j k_j k_j^T)`: with :math:`\beta` up to two and n factors, any
+    orthogonal matrix that leaves all but n directions as they are.
+
+    Parameters
+    ----------
+    q : (B, T, H, K) Tensor
+    k : (B, T, n, H, K) Tensor
+    v : (B, T, n, H, V) Tensor
+    beta : (B, T, n, H) Tensor
+    log_decay, scale, initial_state, cu_seqlens
+        As for `delta_rule`; the state decays once for each token.
+
+    Returns
+    -------
+    o : (B, T, H, V) Tensor
+    final_state : (N, H, K, V) Tensor
+
+    Raises
+    ------
+    ValueError, TypeError
+        As by `delta_rule`.
+
+    References
+    ----------
+    Siems, Carstensen, Zela, Hutter, Pontil and Grazzi, *DeltaProduct: improving state-tracking in linear RNNs
+    via Householder products*, NeurIPS 2025, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.sequence import delta_product
+    >>> q, v = torch.ones(1, 3, 1, 1), torch.tensor([5.0, 6.0, 7.0]).reshape(1, 3, 1, 1, 1)
+    >>> delta_product(q, torch.ones_like(v), v, torch.ones(1, 3, 1, 1))[0].flatten().tolist()
+    [5.0, 6.0, 7.0]
+    """
+    if k.ndim != 5 or v.ndim != 5 or beta.ndim != 4 or q.ndim != 4 or k.shape[2] < 1:
+        found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}, beta {tuple(beta.shape)}"
+        raise ValueError(
+            f"{found}; (B, T, H, K), (B, T, n, H, K), (B, T, n, H, V), (B, T, n, H) are accepted"
+        )
+    n = k.shape[2]
+    if k.shape[:3] != v.shape[:3] or beta.shape != k.shape[:4] or q.shape[:2] != k.shape[:2]:
+        found = f"k {tuple(k.shape)}, v {tuple(v.shape)}, beta {tuple(beta.shape)}"
+        raise ValueError(f"{found} for q {tuple(q.shape)}; the same B, T and n are accepted")
+    # All but the last correction are read by a query of zero.
+    still = q.new_zeros(q.shape[0], q.shape[1], n - 1, *q.shape[2:])
+    query = torch.cat([still, q.unsqueeze(2)], 2).flatten(1, 2)
+    if log_decay is not None:
+        rest = log_decay.new_zeros(log_decay.shape[0], log_decay.shape[1], n - 1, *log_decay.shape[2:])
+        log_decay = torch.cat([log_decay.unsqueeze(2), rest], 2).flatten(1, 2)
+    o, last = delta_rule(
+        query, k.flatten(1, 2), v.flatten(1, 2), beta.flatten(1, 2), log_decay, scale=scale,
+        initial_state=initial_state, cu_seqlens=None if cu_seqlens is None else cu_seqlens * n,
+    )  # fmt: skip
+    return o[:, n - 1 :: n], last
+
+
 def _checked(
     q: Tensor,
     k: Tensor,

@@ -1,0 +1,8 @@
+"""Layers that mix the tokens of a sequence: ``y, state = layer(x, state)``, in parallel or one by one."""
+
+from learnsolve.sequence.layers.attention import Attention
+from learnsolve.sequence.layers.delta_net import DeltaNet
+from learnsolve.sequence.layers.linear_attention import LinearAttention
+from learnsolve.sequence.layers.lstm import LSTM
+
+__all__ = ["LSTM", "Attention", "DeltaNet", "LinearAttention"]

@@ -1,0 +1,93 @@
+"""Causal softmax attention with rotary positions, to all tokens or to a window."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from learnsolve.sequence.window import sliding_window_attention
+
+
+class AttentionState(NamedTuple):
+    """What attention remembers.
+
+    Attributes
+    ----------
+    keys, values : (N, S, heads, K) Tensor
+        At most one less than the window, if there is one.
+    seen : int
+        How many tokens there were.
+    """
+
+    keys: Tensor
+    values: Tensor
+    seen: int
+
+
+class Attention(nn.Module):
+    """Softmax attention.
+
+    Parameters
+    ----------
+    width, heads : int
+    window : int, optional
+        How many tokens, the last among them, are attended to; by default all.
+    rotary : bool
+        Whether queries and keys are turned by their position.
+
+    References
+    ----------
+    Vaswani and others, *Attention is all you need*, NeurIPS 2017, section 3.2; Su and others, *RoFormer*,
+    2021, section 3.2.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.sequence.layers import Attention
+    >>> y, state = Attention(8, heads=2, window=4)(torch.zeros(3, 5, 8))
+    >>> y.shape, state.keys.shape
+    (torch.Size([3, 5, 8]), torch.Size([3, 3, 2, 4]))
+    """
+
+    def __init__(self, width: int, heads: int = 4, *, window: int | None = None, rotary: bool = True) -> None:
+        super().__init__()
+        if heads < 1 or width % heads or (rotary and width // heads % 2):
+            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        self.heads, self.window, self.rotary = heads, window, rotary
+        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, state: AttentionState | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState | list[AttentionState]]:
+        """Mix (B, T, width); goes on from a state, and gives the last one, of packed sequences a list."""
+        q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
+        seen = 0 if state is None else state.seen
+        if self.rotary:
+            places = torch.arange(x.shape[1], device=x.device) + seen
+            q, k = rotated(q, places), rotated(k, places)
+        before = None if state is None else (state.keys, state.values)
+        o, after = sliding_window_attention(q, k, v, self.window, initial_state=before, cu_seqlens=cu_seqlens)
+        if isinstance(after, list):
+            assert cu_seqlens is not None
+            lengths = cu_seqlens.diff().tolist()
+            states = [AttentionState(k, v, n) for (k, v), n in zip(after, lengths, strict=True)]
+            return self.out(o.flatten(-2)), states
+        keys, values = after
+        return self.out(o.flatten(-2)), AttentionState(keys, values, seen + x.shape[1])
+
+
+def rotated(x: Tensor, places: Tensor, base: float = 10000.0) -> Tensor:
+    """Pairs of channels turned by their position times a frequency: of (..., T, heads, K), K even.
+
+    Examples
+    --------
+    >>> x = torch.ones(2, 1, 2)
+    >>> rotated(x, torch.tensor([0, 0])).equal(x)
+    True
+    """
+    half = x.shape[-1] // 2
+    rates = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angles = (places[:, None].double() * rates).to(x.dtype)[:, None]
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)

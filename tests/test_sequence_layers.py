@@ -1,0 +1,190 @@
+"""Layers and backbones: in parallel as one by one, packed as apart, gradients, files, bad input."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from learnsolve.sequence import delta_product, delta_rule, sliding_window_attention
+from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
+from learnsolve.sequence.layers import Attention, DeltaNet, LinearAttention
+from learnsolve.training import WeightsError
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+LAYERS = {
+    "deltanet": lambda: DeltaNet(8, 2),
+    "negative": lambda: DeltaNet(8, 2, beta_max=2.0, beta_slope=10.0, expand_v=2.0),
+    "gated": lambda: DeltaNet(8, 2, gated=True, conv=0),
+    "products": lambda: DeltaNet(8, 2, householders=2, gated=True),
+    "attention": lambda: Attention(8, 2),
+    "window": lambda: Attention(8, 2, window=3),
+    "places do not matter": lambda: Attention(8, 2, window=3, rotary=False),
+    "linear": lambda: LinearAttention(8, 2),
+    "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
+}
+
+
+def layer(name):
+    torch.manual_seed(0)
+    return LAYERS[name]().double()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("lengths", [(11,), (4, 7), (1,) * 11])
+def test_in_parallel_as_one_by_one(name, lengths):
+    mixer, x = layer(name), draw(2, 11, 8)
+    whole, last = mixer(x)
+    state, parts = None, []
+    for part in x.split(lengths, 1):
+        y, state = mixer(part, state)
+        parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+    for one, two in zip(state, last, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_nothing_comes_from_the_future(name):
+    mixer, x = layer(name), draw(1, 9, 8).requires_grad_()
+    mixer(x)[0][:, 4].sum().backward()
+    assert x.grad[:, :5].abs().sum(-1).ne(0).any() and not x.grad[:, 5:].any()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_packed_as_apart(name):
+    mixer, x = layer(name), draw(1, 12, 8)
+    bounds = [0, 5, 6, 12]
+    packed, _ = mixer(x, cu_seqlens=torch.tensor(bounds))
+    apart = [mixer(x[:, a:b])[0] for a, b in pairwise(bounds)]
+    torch.testing.assert_close(packed, torch.cat(apart, 1))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients(name):
+    mixer, x = layer(name), draw(1, 4, 8).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x)
+
+
+@pytest.mark.parametrize("length", [1, 63, 65, 100])
+@pytest.mark.parametrize("window", [None, 1, 7, 64])
+@pytest.mark.parametrize("before", [0, 3, 100])
+def test_windows_are_those_of_a_mask(length, window, before):
+    q, k, v = (draw(2, before + length, 3, n, seed=n) for n in (4, 4, 5))
+    k = draw(2, before + length, 3, 4, seed=9)
+    scores = torch.einsum("bihk,bjhk->bhij", q, k) / 2
+    away = torch.arange(before + length)[:, None] - torch.arange(before + length)
+    seen = (away >= 0) & (away < (window or 10**9))
+    weights = torch.softmax(scores.masked_fill(~seen, -torch.inf), -1)
+    wanted = torch.einsum("bhij,bjhv->bihv", weights, v)[:, before:]
+    state = (k[:, :before], v[:, :before])
+    o, after = sliding_window_attention(*(one[:, before:] for one in (q, k, v)), window, initial_state=state)
+    torch.testing.assert_close(o, wanted)
+    kept = before + length if window is None else min(window - 1, before + length)
+    torch.testing.assert_close(after[0], k[:, before + length - kept :])
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_products_are_steps_one_after_the_other(decay):
+    q, k, v, beta = (
+        draw(2, 6, 3, 4),
+        draw(2, 6, 2, 3, 4, seed=1),
+        draw(2, 6, 2, 3, 5, seed=2),
+        draw(2, 6, 2, 3, seed=3),
+    )
+    k, beta = torch.nn.functional.normalize(k, dim=-1), 2 * torch.sigmoid(beta)
+    g = -draw(2, 6, 3, seed=4).abs() if decay else None
+    o, last = delta_product(q, k, v, beta, g)
+    state = None
+    for t in range(6):
+        for j in range(2):
+            now = g[:, t : t + 1] if decay and j == 0 else None
+            at = (slice(None), slice(t, t + 1), j)
+            y, state = delta_rule(q[:, t : t + 1], k[at], v[at], beta[at], now, initial_state=state)
+        torch.testing.assert_close(o[:, t], y[:, 0])
+    torch.testing.assert_close(last, state)
+
+
+def test_negative_eigenvalues_turn_a_state_around():
+    """Only with beta above one can a token undo what the last but one did."""
+    keys = torch.zeros(1, 2, 1, 2, dtype=torch.float64)
+    keys[..., 0] = 1
+    first = torch.ones(1, 1, 2, 1, dtype=torch.float64)
+    for beta, expected in ((2.0, 1.0), (1.0, 0.0)):
+        given = torch.full((1, 2, 1), beta, dtype=torch.float64)
+        _, last = delta_rule(keys, keys, torch.zeros(1, 2, 1, 1).double(), given, initial_state=first)
+        assert last[0, 0, 0, 0] == expected and last[0, 0, 1, 0] == 1
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_backbones_generate_and_are_kept(name, tmp_path):
+    torch.manual_seed(0)
+    options = BackboneOptions(vocabulary=7, classes=7, width=16, mixers=(name, "deltanet"), layers=3)
+    network = options.build().eval()
+    tokens = torch.randint(7, (2, 5))
+    found = network.generate(tokens, 6)
+    for t in range(6):
+        logits, _ = network(torch.cat([tokens, found[:, :t]], 1))
+        assert torch.equal(logits[:, -1].argmax(-1), found[:, t])
+    save(tmp_path / "a.safetensors", network, note="x")
+    again = load(tmp_path / "a.safetensors")
+    assert again.options == options
+    torch.testing.assert_close(again(tokens)[0], network(tokens)[0])
+    drawn = [
+        network.generate(tokens, 20, temperature=1.0, generator=torch.Generator().manual_seed(s))
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_vectors_instead_of_tokens():
+    network = BackboneOptions(vocabulary=0, features=3, classes=4, width=8, mlp=0).build()
+    assert network(torch.zeros(2, 5, 3))[0].shape == (2, 5, 4)
+    with pytest.raises(ValueError, match=r"\(B, T, 3\)"):
+        network(torch.zeros(2, 5, 2))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    with pytest.raises(WeightsError):
+        load(tmp_path / "a.safetensors")
+
+
+ZEROS = torch.zeros(1, 4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: DeltaNet(8, 3), "3 heads"),
+        (lambda: DeltaNet(8, 2, beta_max=2.5), "beta_max is 2.5"),
+        (lambda: Attention(8, 8), "in pairs"),
+        (lambda: LinearAttention(8, 3), "3 heads"),
+        (lambda: BackboneOptions(2, 2, mixers=("nothing",)), "deltanet, attention"),
+        (lambda: BackboneOptions(0, 2), "one of them"),
+        (lambda: BackboneOptions(2, 2, width=0), "must be positive"),
+        (lambda: BackboneOptions(2, 2).build()(torch.tensor([[2]])), "0 to 1 are accepted"),
+        (lambda: BackboneOptions(2, 2).build()(torch.tensor([2.0])), "int64"),
+        (lambda: BackboneOptions(2, 3).build().generate(torch.tensor([[0]]), 2), "as many classes"),
+        (lambda: sliding_window_attention(ZEROS, ZEROS, ZEROS, 0), "window is 0"),
+        (lambda: sliding_window_attention(ZEROS, ZEROS[:, :2], ZEROS), "the same"),
+        (
+            lambda: sliding_window_attention(*[ZEROS] * 3, initial_state=(ZEROS[..., :1], ZEROS)),
+            "keys of the state",
+        ),
+        (
+            lambda: sliding_window_attention(
+                *[ZEROS] * 3, initial_state=(ZEROS, ZEROS), cu_seqlens=torch.tensor([0, 4])
+            ),
+            "one by one",
+        ),
+        (lambda: delta_product(ZEROS, ZEROS, ZEROS, ZEROS[..., 0]), "n, H, K"),
+        (lambda: delta_product(ZEROS, ZEROS[:, :, None], ZEROS[:, :, None], ZEROS), "same B, T and n"),
+    ],
+)
+def test_what_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

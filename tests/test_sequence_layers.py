@@ -7,7 +7,7 @@ import torch
 
 from learnsolve.sequence import delta_product, delta_rule, sliding_window_attention
 from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
-from learnsolve.sequence.layers import Attention, DeltaNet, LinearAttention
+from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LinearAttention
 from learnsolve.training import WeightsError
 
 
@@ -24,6 +24,7 @@ LAYERS = {
     "window": lambda: Attention(8, 2, window=3),
     "places do not matter": lambda: Attention(8, 2, window=3, rotary=False),
     "linear": lambda: LinearAttention(8, 2),
+    "lssl": lambda: LSSL(8, 5, learned=True),
     "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
 }
 
@@ -51,7 +52,8 @@ def test_in_parallel_as_one_by_one(name, lengths):
 def test_nothing_comes_from_the_future(name):
     mixer, x = layer(name), draw(1, 9, 8).requires_grad_()
     mixer(x)[0][:, 4].sum().backward()
-    assert x.grad[:, :5].abs().sum(-1).ne(0).any() and not x.grad[:, 5:].any()
+    # Transforms round to what is not quite nothing.
+    assert x.grad[:, :5].abs().max() > 1e-3 > 1e-12 > x.grad[:, 5:].abs().max()
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -3,6 +3,7 @@
 from learnsolve.sequence.attention import delta_product, delta_rule, linear_attention
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.functional import linear_recurrence
+from learnsolve.sequence.state_space import state_space
 from learnsolve.sequence.window import sliding_window_attention
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "linear_attention",
     "linear_recurrence",
     "sliding_window_attention",
+    "state_space",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learnsolve.sequence.layers import LSTM, Attention, DeltaNet, LinearAttention
+from learnsolve.sequence.layers import LSSL, LSTM, Attention, DeltaNet, LinearAttention
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "sequence"
@@ -35,6 +35,8 @@ class BackboneOptions:
         As of `DeltaNet`.
     window : int
         Of the mixer "window".
+    state : int
+        Of the mixer "lssl", for each channel.
 
     Raises
     ------
@@ -45,7 +47,7 @@ class BackboneOptions:
     --------
     >>> from learnsolve.sequence.backbone import BackboneOptions
     >>> BackboneOptions(vocabulary=2, classes=2, width=16).build().parameters_count
-    5734
+    4806
     """
 
     vocabulary: int
@@ -62,6 +64,7 @@ class BackboneOptions:
     gated: bool = False
     householders: int = 1
     window: int = 64
+    state: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mixers", tuple(self.mixers))
@@ -90,6 +93,7 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
     "attention": lambda o: Attention(o.width, o.heads),
     "window": lambda o: Attention(o.width, o.heads, window=o.window),
     "linear-attention": lambda o: LinearAttention(o.width, o.heads),
+    "lssl": lambda o: LSSL(o.width, o.state),
     "lstm": lambda o: LSTM(o.width),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from learnsolve.sequence.layers.attention import Attention
 from learnsolve.sequence.layers.delta_net import DeltaNet
 from learnsolve.sequence.layers.linear_attention import LinearAttention
+from learnsolve.sequence.layers.lssl import LSSL
 from learnsolve.sequence.layers.lstm import LSTM
 
-__all__ = ["LSTM", "Attention", "DeltaNet", "LinearAttention"]
+__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LinearAttention"]

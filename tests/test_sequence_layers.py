@@ -7,7 +7,8 @@ import torch
 
 from learnsolve.sequence import delta_product, delta_rule, sliding_window_attention
 from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
-from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LinearAttention
+from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LightNet, LinearAttention
+from learnsolve.sequence.places import PlaceEncoding, grid, rotation, turned
 from learnsolve.training import WeightsError
 
 
@@ -24,6 +25,7 @@ LAYERS = {
     "window": lambda: Attention(8, 2, window=3),
     "places do not matter": lambda: Attention(8, 2, window=3, rotary=False),
     "linear": lambda: LinearAttention(8, 2),
+    "lightnet": lambda: LightNet(8, 2, gate=3),
     "lssl": lambda: LSSL(8, 5, learned=True),
     "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
 }
@@ -155,6 +157,49 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         load(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 2)])
+def test_one_scan_of_several_axes_is_attention_to_all(shape):
+    """The order of tokens does not matter, their places do."""
+    torch.manual_seed(0)
+    mixer = LightNet(24, 2, causal=False, axes=len(shape)).double()
+    x = draw(2, *shape, 24)
+    y, _ = mixer(x)
+    assert y.shape == x.shape
+    turns = rotation(grid(shape), 2, 12)
+    flat = x.flatten(1, -2)
+    q, k, v = (one(flat).unflatten(-1, (2, 12)) for one in (mixer.query, mixer.key, mixer.value))
+    q, weights = turned(torch.nn.functional.silu(q), turns), turned(torch.softmax(k, 1), turns)
+    scores = torch.einsum("bihk,bjhk->bhij", q, weights) / 12**0.5
+    o = torch.einsum("bhij,bjhv->bihv", scores, v)
+    wanted = mixer.out(mixer.norm(o.flatten(-2)) * torch.nn.functional.silu(mixer.gate(flat)))
+    torch.testing.assert_close(y.flatten(1, -2), wanted)
+    moved, _ = mixer(x.roll(1, 1))
+    assert not torch.allclose(moved.roll(-1, 1), y)
+
+
+def test_turns_are_of_distances():
+    turns = rotation(grid((5, 6)), 2, 8)
+    x, y = draw(2, 8), draw(2, 8, seed=1)
+    u, v = (turned(one.expand(1, 30, 2, 8), turns).reshape(5, 6, 2, 8) for one in (x, y))
+    torch.testing.assert_close((u[1, 2] * v[3, 5]).sum(-1), (u[0, 1] * v[2, 4]).sum(-1))
+    assert not torch.allclose((u[1, 2] * v[3, 5]).sum(-1), (u[1, 2] * v[4, 5]).sum(-1))
+
+
+def test_places_are_averages_along_each_axis():
+    torch.manual_seed(0)
+    encoding = PlaceEncoding(8, 2, axes=2).double()
+    x = draw(1, 4, 5, 8)
+    decays = torch.sigmoid(encoding.decay).repeat_interleave(4, 1)
+    total = torch.zeros_like(x)
+    for i in range(4):
+        for j in range(5):
+            down = sum((1 - decays[0]) * decays[0] ** (i - s) * x[0, s, j] for s in range(i + 1))
+            across = sum((1 - decays[1]) * decays[1] ** (j - s) * x[0, i, s] for s in range(j + 1))
+            total[0, i, j] = down + across
+    torch.testing.assert_close(encoding(x), x + encoding.out(encoding.norm(total)))
+    assert torch.autograd.gradcheck(encoding, x[:, :2, :3].clone().requires_grad_())
+
+
 ZEROS = torch.zeros(1, 4, 2, 2)
 
 
@@ -165,6 +210,11 @@ ZEROS = torch.zeros(1, 4, 2, 2)
         (lambda: DeltaNet(8, 2, beta_max=2.5), "beta_max is 2.5"),
         (lambda: Attention(8, 8), "in pairs"),
         (lambda: LinearAttention(8, 3), "3 heads"),
+        (lambda: LightNet(8, 2, axes=2), "axes 2"),
+        (lambda: LightNet(8, 2)(torch.zeros(1, 3, 3, 8)), "1 axes"),
+        (lambda: PlaceEncoding(8, 2)(torch.zeros(1, 3, 3, 8)), "1 axes"),
+        (lambda: PlaceEncoding(8, 3), "3 heads"),
+        (lambda: rotation(grid((2, 2)), 1, 2), "no pairs"),
         (lambda: BackboneOptions(2, 2, mixers=("nothing",)), "deltanet, attention"),
         (lambda: BackboneOptions(0, 2), "one of them"),
         (lambda: BackboneOptions(2, 2, width=0), "must be positive"),

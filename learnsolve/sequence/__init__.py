@@ -3,10 +3,12 @@
 from learnsolve.sequence.attention import delta_product, delta_rule, linear_attention
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.functional import linear_recurrence
+from learnsolve.sequence.light import additive_attention
 from learnsolve.sequence.state_space import state_space
 from learnsolve.sequence.window import sliding_window_attention
 
 __all__ = [
+    "additive_attention",
     "causal_conv",
     "delta_product",
     "delta_rule",

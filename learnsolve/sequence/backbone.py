@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learnsolve.sequence.layers import LSSL, LSTM, Attention, DeltaNet, LinearAttention
+from learnsolve.sequence.layers import LSSL, LSTM, Attention, DeltaNet, LightNet, LinearAttention
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "sequence"
@@ -92,6 +92,7 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
     ),
     "attention": lambda o: Attention(o.width, o.heads),
     "window": lambda o: Attention(o.width, o.heads, window=o.window),
+    "lightnet": lambda o: LightNet(o.width, o.heads),
     "linear-attention": lambda o: LinearAttention(o.width, o.heads),
     "lssl": lambda o: LSSL(o.width, o.state),
     "lstm": lambda o: LSTM(o.width),

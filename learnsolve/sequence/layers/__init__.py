@@ -2,8 +2,9 @@
 
 from learnsolve.sequence.layers.attention import Attention
 from learnsolve.sequence.layers.delta_net import DeltaNet
+from learnsolve.sequence.layers.light_net import LightNet
 from learnsolve.sequence.layers.linear_attention import LinearAttention
 from learnsolve.sequence.layers.lssl import LSSL
 from learnsolve.sequence.layers.lstm import LSTM
 
-__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LinearAttention"]
+__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LightNet", "LinearAttention"]

@@ -7,7 +7,7 @@ import torch
 
 from learnsolve.sequence import delta_product, delta_rule, sliding_window_attention
 from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
-from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LightNet, LinearAttention
+from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LightNet, LinearAttention, MixtureOfMemories
 from learnsolve.sequence.places import PlaceEncoding, grid, rotation, turned
 from learnsolve.training import WeightsError
 
@@ -26,6 +26,11 @@ LAYERS = {
     "places do not matter": lambda: Attention(8, 2, window=3, rotary=False),
     "linear": lambda: LinearAttention(8, 2),
     "lightnet": lambda: LightNet(8, 2, gate=3),
+    "memories": lambda: MixtureOfMemories(8, 2),
+    "memories of one": lambda: MixtureOfMemories(
+        8, 2, memories=3, active=1, shared=False, rule="delta", conv=0
+    ),
+    "linear memories": lambda: MixtureOfMemories(8, 2, rule="gated-linear"),
     "lssl": lambda: LSSL(8, 5, learned=True),
     "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
 }
@@ -200,6 +205,55 @@ def test_places_are_averages_along_each_axis():
     assert torch.autograd.gradcheck(encoding, x[:, :2, :3].clone().requires_grad_())
 
 
+def test_a_memory_sees_its_own_tokens_alone():
+    """What a token is sent elsewhere for does not change what those of another memory read."""
+    mixer = MixtureOfMemories(8, 2, memories=2, active=1, shared=False).double()
+    with torch.no_grad():
+        mixer.route.weight.zero_()
+        mixer.route.weight[0, 0], mixer.route.weight[1, 0] = 50.0, -50.0
+    x = draw(1, 10, 8)
+    x[:, :, 0] = torch.where(torch.arange(10) % 3 == 0, 1.0, -1.0)
+    y, state = mixer(x)
+    first = x[:, ::3]
+    alone, own = mixer(first)
+    torch.testing.assert_close(y[:, ::3], alone)
+    torch.testing.assert_close(state.memory[0], own.memory[0])
+    changed = x.clone()
+    changed[:, 1, 1:] += 1
+    other, _ = mixer(changed)
+    torch.testing.assert_close(other[:, ::3], y[:, ::3])
+    assert not torch.allclose(other[:, 2], y[:, 2])
+
+
+def test_one_memory_for_all_is_a_single_recurrence():
+    mixer = MixtureOfMemories(8, 2, memories=1, active=1, shared=False, rule="delta", conv=0).double()
+    x = draw(2, 6, 8)
+    q, (k, v, beta) = mixer.query(x), (x @ mixer.write[0]).split([8, 8, 4], -1)
+    q, k, v = (one.unflatten(-1, (2, 4)) for one in (q, k, v))
+    q, k = (torch.nn.functional.normalize(one, dim=-1) for one in (q, k))
+    o, _ = delta_rule(q, k, v, torch.sigmoid(beta[..., :2]))
+    gate = torch.nn.functional.silu(mixer.gate(x))
+    torch.testing.assert_close(mixer(x)[0], mixer.out(mixer.norm(o).flatten(-2) * gate))
+
+
+def test_balance_is_one_where_memories_are_used_alike():
+    mixer = MixtureOfMemories(8, 2, memories=4, active=1).double()
+    x = draw(4, 100, 8)
+    mixer(x)
+    assert 0.9 < mixer.balance.item() < 2
+    with torch.no_grad():
+        mixer.route.weight.zero_()
+        mixer.route.weight[0, 0] = 100
+    mixer(x.abs())
+    assert mixer.balance.item() == pytest.approx(4, rel=0.05)
+    mixer.balance.backward()
+    assert mixer.route.weight.grad is not None
+    network = BackboneOptions(5, 5, 8, mixers=("memories",), balance=0.5).build()
+    network(torch.zeros(1, 4, dtype=torch.int64))
+    assert network.balance().item() >= 0.4
+    assert BackboneOptions(5, 5, 8).build().balance() == 0
+
+
 ZEROS = torch.zeros(1, 4, 2, 2)
 
 
@@ -211,6 +265,9 @@ ZEROS = torch.zeros(1, 4, 2, 2)
         (lambda: Attention(8, 8), "in pairs"),
         (lambda: LinearAttention(8, 3), "3 heads"),
         (lambda: LightNet(8, 2, axes=2), "axes 2"),
+        (lambda: MixtureOfMemories(8, 3), "heads 3"),
+        (lambda: MixtureOfMemories(8, 2, active=5), "1 to 4"),
+        (lambda: MixtureOfMemories(8, 2, rule="delay"), "'delay'"),
         (lambda: LightNet(8, 2)(torch.zeros(1, 3, 3, 8)), "1 axes"),
         (lambda: PlaceEncoding(8, 2)(torch.zeros(1, 3, 3, 8)), "1 axes"),
         (lambda: PlaceEncoding(8, 3), "3 heads"),

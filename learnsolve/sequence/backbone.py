@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learnsolve.sequence.layers import LSSL, LSTM, Attention, DeltaNet, LightNet, LinearAttention
+from learnsolve.sequence.layers import (
+    LSSL,
+    LSTM,
+    Attention,
+    DeltaNet,
+    LightNet,
+    LinearAttention,
+    MixtureOfMemories,
+)
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "sequence"
@@ -37,6 +45,10 @@ class BackboneOptions:
         Of the mixer "window".
     state : int
         Of the mixer "lssl", for each channel.
+    memories, active
+        Of the mixer "memories", as of `MixtureOfMemories`.
+    balance : float
+        What the imbalance of memories weighs in the loss.
 
     Raises
     ------
@@ -65,6 +77,9 @@ class BackboneOptions:
     householders: int = 1
     window: int = 64
     state: int = 32
+    memories: int = 4
+    active: int = 2
+    balance: float = 0.01
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mixers", tuple(self.mixers))
@@ -92,6 +107,10 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
     ),
     "attention": lambda o: Attention(o.width, o.heads),
     "window": lambda o: Attention(o.width, o.heads, window=o.window),
+    "memories": lambda o: MixtureOfMemories(
+        o.width, o.heads, memories=o.memories, active=o.active, conv=o.conv, beta_max=o.beta_max,
+        rule="gated-delta" if o.gated else "delta",
+    ),
     "lightnet": lambda o: LightNet(o.width, o.heads),
     "linear-attention": lambda o: LinearAttention(o.width, o.heads),
     "lssl": lambda o: LSSL(o.width, o.state),
@@ -152,6 +171,11 @@ class Backbone(nn.Module):
         return {
             name: list(one) if isinstance(one, tuple) else one for name, one in asdict(self.options).items()
         }
+
+    def balance(self) -> Tensor | float:
+        """How unevenly memories were used in the last call, weighed; zero where there are none."""
+        found = [block.mixer.balance for block in self.blocks if isinstance(block.mixer, MixtureOfMemories)]
+        return self.options.balance * torch.stack(found).mean() if found else 0.0
 
     @property
     def parameters_count(self) -> int:

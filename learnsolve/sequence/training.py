@@ -180,7 +180,8 @@ def train(
     def loss(wrapped: torch.nn.Module, batch: Sequence[Tensor]) -> Tensor:
         tokens, targets = batch
         logits, _ = wrapped(tokens)
-        return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOTHING)
+        away = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NOTHING)
+        return away + network.balance()
 
     def validate(now: torch.nn.Module) -> Mapping[str, float]:
         assert isinstance(now, Backbone)

@@ -6,5 +6,6 @@ from learnsolve.sequence.layers.light_net import LightNet
 from learnsolve.sequence.layers.linear_attention import LinearAttention
 from learnsolve.sequence.layers.lssl import LSSL
 from learnsolve.sequence.layers.lstm import LSTM
+from learnsolve.sequence.layers.mixture_of_memories import MixtureOfMemories
 
-__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LightNet", "LinearAttention"]
+__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LightNet", "LinearAttention", "MixtureOfMemories"]

@@ -30,7 +30,7 @@ ax = figure.subplots()
 for name, options in models.items():
     options = {"width": 32, "layers": 1, "conv": 0, "beta_slope": 10.0, **options}
     network = BackboneOptions(task.vocabulary, task.classes, **options)
-    fit = FitOptions(steps=150, learning_rate=3e-3, warmup=15)
+    fit = FitOptions(steps=400, learning_rate=3e-3, warmup=40)
     training = SequenceTraining(network, fit, lengths=(3, 40), judged=(40,))
     found, result = train(training, task)
     shares = [accuracy(found.eval(), task, length).last for length in lengths]

@@ -68,7 +68,7 @@ def test_ritz_values_lie_in_the_spectrum_and_reach_its_ends(grid):
     positive = exact[exact > 1e-8 * exact[-1]]
     values, W, Q = ritz(grid, 1000)
     assert W.shape == (len(Q), len(values))
-    assert (np.diff(values) > 0).all()
+    assert (np.diff(values) >= 0).all()  # equal ones are of a multiple eigenvalue
     np.testing.assert_allclose(values[[0, -1]], positive[[0, -1]], rtol=1e-8)
     nearest = np.abs(values[:, None] - exact).min(1)
     assert nearest.max() <= 1e-8 * exact[-1]

@@ -1,5 +1,6 @@
 """Sequences with answers, made by rule: state tracking, recall, copying and arithmetic, of any length."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """What all tasks share: ``task.batch(count, length, seed)``, of which the same seed gives the same.
 
     Attributes
@@ -43,14 +44,14 @@ class Task:
     shortest: ClassVar[int] = 1
 
     @property
+    @abstractmethod
     def vocabulary(self) -> int:
         """Of tokens."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def classes(self) -> int:
         """Of answers."""
-        raise NotImplementedError
 
     def batch(self, count: int, length: int, seed: int | Sequence[int]) -> Batch:
         """Sequences of one length.
@@ -68,8 +69,9 @@ class Task:
         tokens, targets = self._made(count, length, np.random.default_rng(seed))
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
 
+    @abstractmethod
     def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        raise NotImplementedError
+        """Tokens and targets."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def attend(
             return attention_reference.attend(q, k, v, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
-    o, last = torch.zeros(v.shape, dtype=v.dtype), torch.empty(first.shape, dtype=v.dtype)
+    o, last = torch.empty(v.shape, dtype=v.dtype), torch.empty(first.shape, dtype=v.dtype)
     given = inputs(q, k, v, _decay(g, q), first, pieces)
     attention_numba.attend(*given, scalar(scale, q), *views(o, last), _threads(q, v))
     return o, last
@@ -71,7 +71,7 @@ def attend_adjoint(
     from learnsolve.kernels import attention_numba
 
     decay = _decay(g, q)
-    found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, decay)]
+    found = [torch.empty(one.shape, dtype=q.dtype) for one in (q, k, v, decay)]
     carried = dlast.detach().clone(memory_format=torch.contiguous_format)
     given = inputs(q, k, v, decay, first, pieces)
     out = [*inputs(do, last), *views(*found, carried)]
@@ -93,7 +93,7 @@ def substitute(w: Tensor, k: Tensor, b: Tensor, g: Tensor | None, pieces: Tensor
             return attention_reference.substitute(w, k, b, g, pieces)
     from learnsolve.kernels import attention_numba
 
-    u = torch.zeros(b.shape, dtype=b.dtype)
+    u = torch.empty(b.shape, dtype=b.dtype)
     attention_numba.substitute(*inputs(w, k, b, _decay(g, k), pieces), *views(u), _threads(k, b))
     return u
 
@@ -122,7 +122,7 @@ def delta(
         return o, last, torch.empty(0)
     from learnsolve.kernels import attention_numba
 
-    u, o = torch.zeros(v.shape, dtype=v.dtype), torch.zeros(v.shape, dtype=v.dtype)
+    u, o = torch.empty(v.shape, dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
     last = torch.empty(first.shape, dtype=v.dtype)
     given = inputs(q, k, v, beta, _decay(g, q), first, pieces)
     attention_numba.delta(*given, scalar(scale, q), *views(u, o, last), _threads(q, v))
@@ -150,7 +150,7 @@ def delta_adjoint(
     from learnsolve.kernels import attention_numba
 
     decay = _decay(g, q)
-    found = [torch.zeros(one.shape, dtype=q.dtype) for one in (q, k, v, beta, decay)]
+    found = [torch.empty(one.shape, dtype=q.dtype) for one in (q, k, v, beta, decay)]
     carried = dlast.detach().clone(memory_format=torch.contiguous_format)
     given = inputs(q, k, v, beta, decay, first, pieces)
     out = [*inputs(u, o, do, last), *views(*found, carried)]

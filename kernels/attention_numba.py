@@ -2,37 +2,49 @@
 
 Arrays are (batch, time, heads, K or V), states (pieces, heads, K, V); ``pieces`` (n, 3) names the sequences:
 batch, first time, last time and one. A decay's logarithm has K channels, one for all of them, or none: its
-last axis tells. A step costs three passes at most over the state, which stays in the first cache; gradients
-keep no state, but run once from the end, for what depends on the later, and once from the beginning.
+last axis tells. A token costs one pass over the state, which stays in the first cache: it is written and,
+for the token itself and for the one that follows, read at once. Gradients keep no state, but run once from
+the end, for what depends on the later, and once from the beginning.
 """
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
-from learnsolve.kernels.threads import kernel
+from learnsolve.kernels import state_numba as state
+from learnsolve.kernels.threads import INLINE, kernel
+
+
+@njit(**INLINE)
+def decays(g, K, a):
+    """Set what a state's rows are multiplied with, of logarithms for K channels, for all, or of none."""
+    if g.shape[0] == 1:
+        a[:] = np.exp(g[0])
+    elif g.shape[0] > 1:
+        for i in range(K):
+            a[i] = np.exp(g[i])
+
+
+@njit(**INLINE)
+def decay(g):
+    """One decay for all rows."""
+    return np.exp(g[0]) if g.shape[0] > 0 else g.dtype.type(1)
 
 
 @kernel
 def attend(q, k, v, g, first, pieces, scale, o, last, threads):
     """``S = e^g S + k v'``, ``o = scale S' q``."""
-    heads, width = q.shape[2], v.shape[3]
-    channels = g.shape[3]
+    heads, K = q.shape[2], q.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
-        S = first[piece, h].copy()
-        row = np.empty(width, v.dtype)
+        S = state.opened(first[piece, h])
+        a, x, y = np.ones(len(S), v.dtype), np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype)
         for t in range(begin, end):
-            row[:] = 0
-            for i in range(q.shape[3]):
-                a = np.exp(g[n, t, h, i if channels > 1 else 0]) if channels > 0 else q.dtype.type(1)
-                x, y = k[n, t, h, i], q[n, t, h, i] * scale
-                for j in range(width):
-                    s = a * S[i, j] + x * v[n, t, h, j]
-                    S[i, j] = s
-                    row[j] += y * s
-            o[n, t, h] = row
-        last[piece, h] = S
+            decays(g[n, t, h], K, a)
+            for i in range(K):
+                x[i], y[i] = k[n, t, h, i], q[n, t, h, i] * scale
+            state.step(S, a, x, v[n, t, h], y, o[n, t, h])
+        last[piece, h] = S[:K]
 
 
 @kernel
@@ -42,104 +54,92 @@ def attend_adjoint(q, k, v, g, first, pieces, scale, do, last, dq, dk, dv, dg, c
     Each channel's decay has the gradient of what stands before it less of what stands after: the sum from the
     end on of ``q dq - k dk``.
     """
-    heads, width = q.shape[2], v.shape[3]
+    heads, K, width = q.shape[2], q.shape[3], v.shape[3]
     channels = g.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
-        S = first[piece, h].copy()
+        S = state.opened(first[piece, h])
+        a, x, y = np.ones(len(S), v.dtype), np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype)
+        sums = np.empty(len(S), v.dtype)
         for t in range(begin, end):
-            for i in range(q.shape[3]):
-                a = np.exp(g[n, t, h, i if channels > 1 else 0]) if channels > 0 else q.dtype.type(1)
-                x, sum_ = k[n, t, h, i], q.dtype.type(0)
-                for j in range(width):
-                    s = a * S[i, j] + x * v[n, t, h, j]
-                    S[i, j] = s
-                    sum_ += s * do[n, t, h, j]
-                dq[n, t, h, i] = sum_ * scale
-        dS = carried[piece, h].copy()
+            decays(g[n, t, h], K, a)
+            for i in range(K):
+                x[i] = k[n, t, h, i]
+            state.step_by_rows(S, a, x, v[n, t, h], do[n, t, h], sums)
+            for i in range(K):
+                dq[n, t, h, i] = sums[i] * scale
+        S = state.opened(carried[piece, h])
         later = np.zeros(max(channels, 1), q.dtype)
         if channels > 0:
-            for i in range(q.shape[3]):
-                sum_ = q.dtype.type(0)
+            for i in range(K):
+                total = q.dtype.type(0)
                 for j in range(width):
-                    sum_ += dS[i, j] * last[piece, h, i, j]
-                later[i if channels > 1 else 0] += sum_
-        row = np.empty(width, v.dtype)
+                    total += S[i, j] * last[piece, h, i, j]
+                later[i if channels > 1 else 0] += total
         for t in range(end - 1, begin - 1, -1):
-            row[:] = 0
-            for i in range(q.shape[3]):
-                a = np.exp(g[n, t, h, i if channels > 1 else 0]) if channels > 0 else q.dtype.type(1)
-                x, y, sum_ = k[n, t, h, i], q[n, t, h, i] * scale, q.dtype.type(0)
-                for j in range(width):
-                    s = dS[i, j] + y * do[n, t, h, j]
-                    sum_ += s * v[n, t, h, j]
-                    row[j] += x * s
-                    dS[i, j] = a * s
-                dk[n, t, h, i] = sum_
+            decays(g[n, t, h], K, a)
+            for i in range(K):
+                x[i], y[i] = k[n, t, h, i], q[n, t, h, i] * scale
+            state.step_back(S, y, do[n, t, h], v[n, t, h], sums, x, dv[n, t, h], a)
+            for i in range(K):
+                dk[n, t, h, i] = sums[i]
                 if channels > 0:
-                    later[i if channels > 1 else 0] += q[n, t, h, i] * dq[n, t, h, i] - x * sum_
-            dv[n, t, h] = row
+                    later[i if channels > 1 else 0] += q[n, t, h, i] * dq[n, t, h, i] - x[i] * sums[i]
             for i in range(channels):
                 dg[n, t, h, i] = later[i]
-        carried[piece, h] = dS
+        carried[piece, h] = S[:K]
 
 
 @kernel
 def substitute(w, k, b, g, pieces, u, threads):
     """``S = e^g S``, ``u = b - S' w``, ``S = S + k u'``, from nothing on."""
-    heads, width = k.shape[2], b.shape[3]
-    channels = g.shape[3]
+    heads, K, width = k.shape[2], k.shape[3], b.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
-        S = np.zeros((k.shape[3], width), b.dtype)
-        row = np.empty(width, b.dtype)
+        S = np.zeros((state.padded(K), width), b.dtype)
+        a, here = np.ones(len(S), b.dtype), np.ones(len(S), b.dtype)
+        x, z = np.zeros(len(S), b.dtype), np.zeros(len(S), b.dtype)
+        ahead = np.zeros(width, b.dtype)
+        if end > begin:
+            decays(g[n, begin, h], K, a)
         for t in range(begin, end):
             for j in range(width):
-                row[j] = b[n, t, h, j]
-            for i in range(k.shape[3]):
-                a = np.exp(g[n, t, h, i if channels > 1 else 0]) if channels > 0 else b.dtype.type(1)
-                x = w[n, t, h, i]
-                for j in range(width):
-                    s = a * S[i, j]
-                    S[i, j] = s
-                    row[j] -= x * s
-            for i in range(k.shape[3]):
-                x = k[n, t, h, i]
-                for j in range(width):
-                    S[i, j] += x * row[j]
-            u[n, t, h] = row
+                u[n, t, h, j] = b[n, t, h, j] - ahead[j]
+            here[:] = a
+            following = min(t + 1, end - 1)
+            decays(g[n, following, h], K, a)
+            for i in range(K):
+                x[i], z[i] = k[n, t, h, i], a[i] * w[n, following, h, i]
+            state.step(S, here, x, u[n, t, h], z, ahead)
 
 
 @kernel
 def delta(q, k, v, beta, g, first, pieces, scale, u, o, last, threads):
     """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``; one decay or none."""
-    heads, width = q.shape[2], v.shape[3]
-    decays = g.shape[3] > 0
+    heads, K, width = q.shape[2], q.shape[3], v.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
-        S = first[piece, h].copy()
-        row = np.empty(width, v.dtype)
+        S = state.opened(first[piece, h])
+        x, y, z = np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype)
+        ahead, following = np.empty(width, v.dtype), q.dtype.type(1)
+        if end > begin:
+            following = decay(g[n, begin, h])
+            for i in range(K):
+                z[i] = following * k[n, begin, h, i]
+            state.read(S, z, ahead)
         for t in range(begin, end):
-            row[:] = 0
-            a = np.exp(g[n, t, h, 0]) if decays else q.dtype.type(1)
-            for i in range(q.shape[3]):
-                x = k[n, t, h, i]
-                for j in range(width):
-                    row[j] += x * S[i, j]
+            a, b = following, beta[n, t, h]
             for j in range(width):
-                u[n, t, h, j] = beta[n, t, h] * (v[n, t, h, j] - a * row[j])
-            row[:] = 0
-            for i in range(q.shape[3]):
-                x, y = k[n, t, h, i], q[n, t, h, i] * scale
-                for j in range(width):
-                    s = a * S[i, j] + x * u[n, t, h, j]
-                    S[i, j] = s
-                    row[j] += y * s
-            o[n, t, h] = row
-        last[piece, h] = S
+                u[n, t, h, j] = b * (v[n, t, h, j] - ahead[j])
+            s = min(t + 1, end - 1)
+            following = decay(g[n, s, h])
+            for i in range(K):
+                x[i], y[i], z[i] = k[n, t, h, i], q[n, t, h, i] * scale, following * k[n, s, h, i]
+            state.step_twice_read(S, a, x, u[n, t, h], y, o[n, t, h], z, ahead)
+        last[piece, h] = S[:K]
 
 
 @kernel
@@ -150,58 +150,54 @@ def delta_adjoint(
 
     The decay's gradient is a sum from the end on, of ``o do - beta v du``.
     """
-    heads, width = q.shape[2], v.shape[3]
-    decays = g.shape[3] > 0
+    heads, K, width = q.shape[2], q.shape[3], v.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
-        dS = carried[piece, h].copy()
+        S = state.opened(carried[piece, h])
+        x, y, c = np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype)
+        before, sums = np.empty(len(S), v.dtype), np.empty(len(S), v.dtype)
+        du, after, following = np.zeros(width, v.dtype), np.zeros(width, v.dtype), q.dtype.type(1)
         later = q.dtype.type(0)
-        if decays:
-            for i in range(q.shape[3]):
+        if g.shape[3] > 0:
+            for i in range(K):
                 for j in range(width):
-                    later += dS[i, j] * last[piece, h, i, j]
-        du = np.empty(width, v.dtype)
+                    later += S[i, j] * last[piece, h, i, j]
         for t in range(end - 1, begin - 1, -1):
-            du[:] = 0
-            a, b = np.exp(g[n, t, h, 0]) if decays else q.dtype.type(1), beta[n, t, h]
-            for i in range(q.shape[3]):
-                x, y, sum_ = k[n, t, h, i], q[n, t, h, i] * scale, q.dtype.type(0)
-                for j in range(width):
-                    s = dS[i, j] + y * do[n, t, h, j]
-                    dS[i, j] = s
-                    du[j] += x * s
-                    sum_ += s * u[n, t, h, j]
-                dk[n, t, h, i] = sum_
-            for i in range(q.shape[3]):
-                x = b * k[n, t, h, i]
-                for j in range(width):
-                    dS[i, j] = a * (dS[i, j] - x * du[j])
+            b = beta[n, t, h]
+            for i in range(K):
+                x[i], y[i] = k[n, t, h, i], q[n, t, h, i] * scale
+            state.step_back_corrected(
+                S, following, c, after, y, do[n, t, h], u[n, t, h], sums, x, du
+            )  # fmt: skip
+            for i in range(K):
+                dk[n, t, h, i], c[i] = sums[i], b * x[i]
             for j in range(width):
-                dv[n, t, h, j] = du[j]
+                dv[n, t, h, j] = after[j] = du[j]
                 later += do[n, t, h, j] * o[n, t, h, j] - b * v[n, t, h, j] * du[j]
-            if decays:
+            following = decay(g[n, t, h])
+            if g.shape[3] > 0:
                 dg[n, t, h, 0] = later
-        carried[piece, h] = dS
-        S = first[piece, h].copy()
+        for i in range(K):
+            for j in range(width):
+                carried[piece, h, i, j] = following * (S[i, j] - c[i] * after[j])
+        S = state.opened(first[piece, h])
         for t in range(begin, end):
-            a, b = np.exp(g[n, t, h, 0]) if decays else q.dtype.type(1), beta[n, t, h]
+            b = beta[n, t, h]
             # Until here dv holds what u receives.
             slope = q.dtype.type(0)
             for j in range(width):
                 du[j] = dv[n, t, h, j]
                 slope += du[j] * v[n, t, h, j]
-            for i in range(q.shape[3]):
-                x, sum_, back = k[n, t, h, i], q.dtype.type(0), q.dtype.type(0)
-                for j in range(width):
-                    s = a * S[i, j]
-                    back += s * du[j]
-                    s += x * u[n, t, h, j]
-                    sum_ += s * do[n, t, h, j]
-                    S[i, j] = s
-                dk[n, t, h, i] -= b * back
-                slope -= x * back
-                dq[n, t, h, i] = sum_ * scale
+            for i in range(K):
+                x[i] = k[n, t, h, i]
+            state.step_by_rows_twice_read(
+                S, decay(g[n, t, h]), x, u[n, t, h], du, before, do[n, t, h], sums
+            )  # fmt: skip
+            for i in range(K):
+                dk[n, t, h, i] -= b * before[i]
+                slope -= x[i] * before[i]
+                dq[n, t, h, i] = sums[i] * scale
             dbeta[n, t, h] = slope
             for j in range(width):
                 dv[n, t, h, j] = b * du[j]

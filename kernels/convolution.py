@@ -34,7 +34,7 @@ def convolve(x: Tensor, weight: Tensor, first: Tensor, pieces: Tensor, dilation:
             return convolution_reference.convolve(x, weight, first, pieces, dilation)
     from learnsolve.kernels import convolution_numba
 
-    out = torch.zeros(x.shape, dtype=x.dtype)
+    out = torch.empty(x.shape, dtype=x.dtype)
     given = inputs(x, weight, first, pieces)
     convolution_numba.convolve(*given, dilation, *views(out), threads(x.numel()))
     return out

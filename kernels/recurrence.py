@@ -33,7 +33,7 @@ def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tenso
             return recurrence_reference.diagonal(a, b, first, pieces)
     from learnsolve.kernels import recurrence_numba
 
-    out, last = torch.zeros(b.shape, dtype=b.dtype), torch.empty_like(first)
+    out, last = torch.empty(b.shape, dtype=b.dtype), torch.empty_like(first)
     recurrence_numba.diagonal(*inputs(a, b, first, pieces), *views(out, last), threads(b.numel()))
     return out, last
 
@@ -52,6 +52,6 @@ def diagonal_adjoint(a: Tensor, y: Tensor, beyond: Tensor, pieces: Tensor) -> tu
             return recurrence_reference.diagonal_adjoint(a, y, beyond, pieces)
     from learnsolve.kernels import recurrence_numba
 
-    out, before = torch.zeros(y.shape, dtype=y.dtype), beyond.detach().clone()
+    out, before = torch.empty(y.shape, dtype=y.dtype), beyond.detach().clone()
     recurrence_numba.diagonal_adjoint(*inputs(a, y, pieces), *views(out, before), threads(y.numel()))
     return out, before

@@ -114,7 +114,7 @@ def test_a_signal_stops_with_a_checkpoint(tmp_path, monkeypatch):
 
     def figures(now):
         os.kill(os.getpid(), signal.SIGINT)
-        return f"step {now.step}"
+        return [f"step {now.step}"]
 
     monkeypatch.setattr(command, "_figures", figures)
     before = signal.getsignal(signal.SIGINT)

@@ -1,18 +1,29 @@
 """``learnsolve mri train``: from a config file, or one's own scans, to weights and a report on them."""
 
-import shlex
 import statistics
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.train import BAD_CONFIG, FAILED, INTERRUPTED, Device, Out, Seed, Steps, Timeout, ended
+from learnsolve.cli.runs import (
+    Device,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    Steps,
+    Timeout,
+    command_line,
+    errors_end,
+    processes,
+    time_left,
+)
 
 if TYPE_CHECKING:
     from learnsolve.cli.mri_config import MRIConfig
@@ -42,7 +53,7 @@ def train(
     seed: Seed = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make slices ahead of time.")] = 0,
     device: Device = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a RecurrentVarNet, and report what it can do beside classical methods.
 
@@ -51,50 +62,25 @@ def train(
     config.toml, metrics.jsonl and report.md. Exit code 0: finished, or paused by --timeout; 2: wrong config
     or files; 1: training failed; 130: interrupted, with a checkpoint.
     """
-    try:
+    command = command_line(
+        "learnsolve", "mri", "train", config=config, out=out, begin=begin, steps=steps, timeout=timeout,
+        seed=seed, workers=workers, device=device, data=data,
+    )  # fmt: skip
+    with errors_end():
         from learnsolve.cli.mri_config import MRIConfig
-        from learnsolve.cli.train import processes
 
         chosen = MRIConfig.read(config).changed(steps, timeout, seed, workers)
         if data:
             files = tuple(str(path.resolve()) for path in data)
             chosen = replace(chosen, data=replace(chosen.data, files=files))
         with processes(device) as (where, rank):
-            asked = _run(chosen, out, begin, where, rank, quiet, _command(locals()))
-    except (OSError, ValueError) as error:
-        raise ended(error, BAD_CONFIG) from None
-    except (RuntimeError, MemoryError) as error:
-        raise ended(error, FAILED) from None
-    if asked:
-        raise typer.Exit(INTERRUPTED)
+            _go(chosen, out, begin, where, Run(command, rank, quiet))
 
 
-def _command(given: dict[str, Any]) -> str:
-    """The same call, to be typed again."""
-    words = ["learnsolve", "mri", "train"]
-    for name in ("config", "out", "begin", "steps", "timeout", "seed", "workers", "device"):
-        if given[name] is not None:
-            words += [f"--{name}", str(given[name])]
-    for path in given["data"] or ():
-        words += ["--data", str(path)]
-    return shlex.join(words)
-
-
-def _run(
-    config: "MRIConfig", out: Path, begin: str | None, where: Any, rank: int, quiet: bool, command: str
-) -> bool:
-    """Train and report; whether a signal has stopped it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from learnsolve.cli.train import signals
+def _go(config: "MRIConfig", out: Path, begin: str | None, where: Any, run: Run) -> None:
+    """Train and report."""
     from learnsolve.files import replacing
     from learnsolve.mri import learned, training
-
-    console = Console(quiet=quiet or rank != 0)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -107,63 +93,33 @@ def _run(
                 f"{begin} is a network of {first.options}, and the config has {config.training.network}"
             )
         weights, record["begin"] = first.state_dict(), begin
-    with console.status("preparing slices"):
+    with run.console.status("preparing slices"):
         held_out = config.examples()
         source = config.source()
-    if config.training.fit.timeout is not None:
-        left = max(config.training.fit.timeout - (time.perf_counter() - began), 1e-3)
-        fit = replace(config.training.fit, timeout=left)
-        config = replace(config, training=replace(config.training, fit=fit))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console) as progress, signals() as asked:
-        task = progress.add_task("training", total=config.training.fit.steps, now="")
-
-        def note(now: "FitProgress") -> bool:
-            progress.update(task, completed=now.step, now=_figures(now))
-            return asked()
-
-        network, result = training.train(
-            config.training,
-            source,
-            held_out,
-            device=where,
-            folder=out,
-            callback=note,
-            record=record,
-            begin=weights,
-        )
-        progress.update(task, completed=result.step)
-        stopped = asked()
-    if not result.finished:
-        say(f"stopped at step {result.step} of {config.training.fit.steps}, with a checkpoint")
-        say(f"to continue: {command}")
-        return stopped
-    if rank == 0:
+    fit = time_left(config.training.fit, began)
+    config = replace(config, training=replace(config.training, fit=fit))
+    work = partial(
+        training.train, config.training, source, held_out, device=where, folder=out, record=record,
+        begin=weights,
+    )  # fmt: skip
+    network, result, _ = run.train(work, fit.steps, _figures)
+    if run.rank == 0:
         learned.save(out / "network.safetensors", network.cpu())
-        with console.status("comparing with classical methods"):
+        with run.console.status("comparing with classical methods"):
             figures = compare(network.cpu().eval(), held_out)
         with replacing(out / "report.md") as part:
             part.write_text(markdown(config, result, figures), encoding="utf-8", newline="\n")
     for name in ("network.safetensors", "report.md"):
         if (out / name).exists():
-            say(f"wrote {out / name}")
+            run.say(f"wrote {out / name}")
     use = f"--method recurrentvarnet --weights {out}/network.safetensors"
-    say(f"to use it: learnsolve mri recon FILE --out DIR {use}")
-    return False
+    run.say(f"to use it: learnsolve mri recon FILE --out DIR {use}")
 
 
-def _figures(now: "FitProgress") -> str:
-    parts = [f"loss {now.loss:.4f}"]
-    if "nmse" in now.metrics:
-        parts.append(f"held-out NMSE {now.metrics['nmse']:.4f}")
-    if now.skipped:
-        parts.append(f"{now.skipped} skipped")
-    return ", ".join([*parts, f"{timedelta(seconds=round(now.eta))} left"])
+def _figures(now: "FitProgress") -> list[str]:
+    """What stands beside the bar."""
+    parts = [f"held-out NMSE {now.metrics['nmse']:.4f}"] if "nmse" in now.metrics else []
+    return [*parts, f"{now.skipped} skipped"] if now.skipped else parts
 
 
 def compare(

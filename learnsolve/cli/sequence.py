@@ -1,13 +1,23 @@
 """``learnsolve sequence``: models of sequences, trained on tasks that make their own data."""
 
-import shlex
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.train import BAD_CONFIG, FAILED, INTERRUPTED, Device, Out, Seed, Steps, Timeout, ended
+from learnsolve.cli.runs import (
+    Device,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    Steps,
+    Timeout,
+    command_line,
+    errors_end,
+    processes,
+)
 
 if TYPE_CHECKING:
     from learnsolve.cli.sequence_config import SequenceConfig
@@ -37,7 +47,7 @@ def train(
     timeout: Timeout = None,
     seed: Seed = None,
     device: Device = "cpu",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model on a task, and say how right it is, at lengths that it has not seen too.
 
@@ -45,70 +55,30 @@ def train(
     metrics.jsonl, report.md and accuracy.png. Exit code 0: finished, or paused by --timeout; 2: wrong config;
     1: training failed; 130: interrupted, with a checkpoint.
     """
-    try:
+    command = command_line(
+        "learnsolve", "sequence", "train", task=task, out=out, model=model, beta_max=beta_max, steps=steps,
+        timeout=timeout, seed=seed, device=device,
+    )  # fmt: skip
+    with errors_end():
         from learnsolve.cli.sequence_config import SequenceConfig
-        from learnsolve.cli.train import processes
 
         mixers = None if model is None else tuple(model.split(","))
         chosen = SequenceConfig.read(task).changed(steps, timeout, seed, mixers, beta_max)
         with processes(device) as (where, rank):
-            asked = _run(chosen, out, where, rank, quiet, _command(locals()))
-    except (OSError, ValueError) as error:
-        raise ended(error, BAD_CONFIG) from None
-    except (RuntimeError, MemoryError) as error:
-        raise ended(error, FAILED) from None
-    if asked:
-        raise typer.Exit(INTERRUPTED)
+            _go(chosen, out, where, Run(command, rank, quiet))
 
 
-def _command(given: dict[str, Any]) -> str:
-    """The same call, to be typed again."""
-    words = ["learnsolve", "sequence", "train"]
-    for name in ("task", "out", "model", "beta_max", "steps", "timeout", "seed", "device"):
-        if given[name] is not None:
-            words += [f"--{name.replace('_', '-')}", str(given[name])]
-    return shlex.join(words)
-
-
-def _run(config: "SequenceConfig", out: Path, where: Any, rank: int, quiet: bool, command: str) -> bool:
-    """Train and report; whether a signal has stopped it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from learnsolve.cli.train import signals
+def _go(config: "SequenceConfig", out: Path, where: Any, run: Run) -> None:
+    """Train and report."""
     from learnsolve.files import replacing
     from learnsolve.sequence import backbone, training
 
-    console = Console(quiet=quiet or rank != 0)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     out.mkdir(parents=True, exist_ok=True)
-    texts = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*texts, console=console) as progress, signals() as asked:
-        bar = progress.add_task("training", total=config.training.fit.steps, now="")
-
-        def note(now: "FitProgress") -> bool:
-            progress.update(bar, completed=now.step, now=_figures(now))
-            return asked()
-
-        network, result = training.train(
-            config.training, config.task, device=where, folder=out, callback=note, record=config.record()
-        )
-        progress.update(bar, completed=result.step)
-        stopped = asked()
-    if not result.finished:
-        say(f"stopped at step {result.step} of {config.training.fit.steps}, with a checkpoint")
-        say(f"to continue: {command}")
-        return stopped
-    if rank == 0:
-        backbone.save(out / "network.safetensors", network.cpu(), task=config.record()["task"])
+    record = config.record()
+    work = partial(training.train, config.training, config.task, device=where, folder=out, record=record)
+    network, result, _ = run.train(work, config.training.fit.steps, _figures)
+    if run.rank == 0:
+        backbone.save(out / "network.safetensors", network.cpu(), task=record["task"])
         with replacing(out / "report.md") as part:
             part.write_text(
                 markdown(config, result, network.parameters_count), encoding="utf-8", newline="\n"
@@ -117,18 +87,14 @@ def _run(config: "SequenceConfig", out: Path, where: Any, rank: int, quiet: bool
     for length in config.training.judged:
         where_seen = "" if length <= config.training.lengths[1] else ", longer than any it has seen"
         everywhere, last = result.metrics[f"accuracy_{length}"], result.metrics[f"last_{length}"]
-        say(f"length {length}: {everywhere:.4f} right, at the end {last:.4f}{where_seen}")
+        run.say(f"length {length}: {everywhere:.4f} right, at the end {last:.4f}{where_seen}")
     for name in ("network.safetensors", "report.md", "accuracy.png"):
-        say(f"wrote {out / name}")
-    return False
+        run.say(f"wrote {out / name}")
 
 
-def _figures(now: "FitProgress") -> str:
-    parts = [f"loss {now.loss:.4f}"]
-    parts += [
-        f"{name.replace('_', ' ')} {value:.3f}" for name, value in now.metrics.items() if "last" in name
-    ]
-    return ", ".join([*parts, f"{timedelta(seconds=round(now.eta))} left"])
+def _figures(now: "FitProgress") -> list[str]:
+    """What stands beside the bar."""
+    return [f"{name.replace('_', ' ')} {value:.3f}" for name, value in now.metrics.items() if "last" in name]
 
 
 def markdown(config: "SequenceConfig", result: "FitResult", count: int) -> str:

@@ -1,77 +1,29 @@
-"""Sequences with answers, made by rule: state tracking, recall, copying and arithmetic, of any length."""
+"""Sequences with answers, made by rule, of any length: state tracking, recall, copying, and expressions."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-Array = NDArray[np.int64]
-# Targets of positions at which nothing is asked, as `torch.nn.functional.cross_entropy` ignores them.
-NOTHING = -100
+from learnsolve.problems.expressions import ListOps, ModularArithmetic
+from learnsolve.problems.tasks import NOTHING, Array, Batch, Task
 
-
-class Batch(NamedTuple):
-    """Sequences with what is asked of them.
-
-    Attributes
-    ----------
-    tokens : (B, T) int64 Tensor
-    targets : (B, T) int64 Tensor
-        Class after each token; `NOTHING` where none is asked.
-    """
-
-    tokens: Tensor
-    targets: Tensor
-
-
-@dataclass(frozen=True)
-class Task(ABC):
-    """What all tasks share: ``task.batch(count, length, seed)``, of which the same seed gives the same.
-
-    Attributes
-    ----------
-    vocabulary, classes : int
-        Of tokens, and of answers.
-    """
-
-    name: ClassVar[str]
-    shortest: ClassVar[int] = 1
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """Of tokens."""
-
-    @property
-    @abstractmethod
-    def classes(self) -> int:
-        """Of answers."""
-
-    def batch(self, count: int, length: int, seed: int | Sequence[int]) -> Batch:
-        """Sequences of one length.
-
-        Raises
-        ------
-        ValueError
-            A number is too small.
-        """
-        if count < 1 or length < self.shortest:
-            raise ValueError(
-                f"{count} sequences of length {length} were asked for; at least one, of length "
-                f"{self.shortest} or more, is accepted"
-            )
-        tokens, targets = self._made(count, length, np.random.default_rng(seed))
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
-
-    @abstractmethod
-    def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Tokens and targets."""
+__all__ = [
+    "GROUPS",
+    "NOTHING",
+    "TASKS",
+    "Batch",
+    "ListOps",
+    "ModularArithmetic",
+    "Parity",
+    "Recall",
+    "SelectiveCopying",
+    "Task",
+    "Window",
+    "WordProblem",
+]
 
 
 @dataclass(frozen=True)
@@ -114,102 +66,6 @@ class Parity(Task):
         if not self.everywhere:
             targets[:, :-1] = NOTHING
         return tokens, targets
-
-
-# Digits come first, then these.
-OPERATIONS = "+-*=()"
-
-
-@dataclass(frozen=True)
-class ModularArithmetic(Task):
-    """The value of an expression, asked at its equals sign.
-
-    Parameters
-    ----------
-    modulus : int
-    brackets : bool
-        Without, products come before sums.
-
-    References
-    ----------
-    Deletang and others, *Neural networks and the Chomsky hierarchy*, ICLR 2023, appendix A.1.
-
-    Examples
-    --------
-    >>> from learnsolve.problems.sequence_tasks import ModularArithmetic
-    >>> task = ModularArithmetic()
-    >>> tokens, targets = task.batch(1, 6, seed=0)
-    >>> task.text(tokens[0]), int(targets[0, -1])
-    ('4+2+1=', 2)
-    """
-
-    name: ClassVar[str] = "modular-arithmetic"
-    shortest: ClassVar[int] = 2
-    modulus: int = 5
-    brackets: bool = False
-
-    def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise ValueError(f"modulus is {self.modulus}; at least two is accepted")
-
-    @property
-    def vocabulary(self) -> int:
-        """Of tokens: digits, operations, and one that pads on the left."""
-        return self.modulus + len(OPERATIONS) + 1
-
-    @property
-    def classes(self) -> int:
-        """Of answers."""
-        return self.modulus
-
-    def text(self, tokens: Tensor) -> str:
-        """Tokens as they are written."""
-        words = [*map(str, range(self.modulus)), *OPERATIONS, " "]
-        return "".join(words[token] for token in tokens.tolist())
-
-    def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        m = self.modulus
-        equals = m + OPERATIONS.index("=")
-        tokens = np.full((count, length), m + len(OPERATIONS))
-        targets = np.full((count, length), NOTHING)
-        for row in range(count):
-            if self.brackets:
-                words, value = self._bracketed(length - 1, rng)
-            else:
-                size = length - 1 - (length % 2)
-                words = list(rng.integers(0, m, size))
-                words[1::2] = list(m + rng.integers(0, 3, size // 2))
-                value = self._value(words)
-            tokens[row, -len(words) - 1 :] = [*words, equals]
-            targets[row, -1] = value
-        return tokens, targets
-
-    def _value(self, words: Sequence[int]) -> int:
-        """Of digits and operations by turns, products first."""
-        total, sign, product = 0, 1, int(words[0])
-        for operation, digit in zip(words[1::2], words[2::2], strict=True):
-            kind = OPERATIONS[operation - self.modulus]
-            if kind == "*":
-                product = product * int(digit)
-            else:
-                total, sign, product = total + sign * product, 1 if kind == "+" else -1, int(digit)
-        return (total + sign * product) % self.modulus
-
-    def _bracketed(self, size: int, rng: np.random.Generator) -> tuple[list[int], int]:
-        """An expression of so many tokens, and its value."""
-        m = self.modulus
-        minus, opening, closing = (m + OPERATIONS.index(kind) for kind in "-()")
-        if size <= 4:
-            digit = int(rng.integers(0, m))
-            words = [minus, digit] if size in (2, 4) else [digit]
-            return [opening, *words, closing] if size > 2 else words, (
-                -digit if size in (2, 4) else digit
-            ) % m
-        left = int(rng.integers(1, size - 3))
-        (first, a), (second, b) = self._bracketed(left, rng), self._bracketed(size - 3 - left, rng)
-        kind = int(rng.integers(0, 3))
-        value = (a + b, a - b, a * b)[kind] % m
-        return [opening, *first, m + kind, *second, closing], value
 
 
 def _composed(elements: list[tuple[int, ...]]) -> Array:
@@ -455,91 +311,7 @@ class Window(Task):
         return tokens, targets
 
 
-# Of lists, after the ten digits: each opens a bracket.
-LISTS = ("[MIN", "[MAX", "[MED", "[SM")
-
-
-@dataclass(frozen=True)
-class ListOps(Task):
-    """The value of nested lists of digits: least, greatest, median (rounded down), and sum modulo ten.
-
-    Parameters
-    ----------
-    depth, arguments : int
-        Most of each.
-
-    References
-    ----------
-    Nangia and Bowman, *ListOps: a diagnostic dataset for latent tree learning*, NAACL 2018; Tay and others,
-    *Long range arena*, ICLR 2021, section 2.2.
-
-    Examples
-    --------
-    >>> from learnsolve.problems.sequence_tasks import ListOps
-    >>> task = ListOps(depth=2, arguments=3)
-    >>> tokens, targets = task.batch(1, 12, seed=1)
-    >>> task.text(tokens[0]).strip(), int(targets[0, -1])
-    ('[MED 0 8 [SM 8 4 ] ]', 2)
-    """
-
-    name: ClassVar[str] = "list-ops"
-    shortest: ClassVar[int] = 4
-    depth: int = 10
-    arguments: int = 10
-
-    def __post_init__(self) -> None:
-        if self.depth < 1 or self.arguments < 2:
-            raise ValueError(
-                f"depth is {self.depth} and arguments {self.arguments}; at least 1 and 2 are accepted"
-            )
-
-    @property
-    def vocabulary(self) -> int:
-        """Of tokens: digits, four lists, the end of one, and one that pads on the left."""
-        return 16
-
-    @property
-    def classes(self) -> int:
-        """Of answers."""
-        return 10
-
-    def text(self, tokens: Tensor) -> str:
-        """Tokens as they are written."""
-        words = [*map(str, range(10)), *LISTS, "]", ""]
-        return " ".join(words[token] for token in tokens.tolist()).strip()
-
-    def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        tokens = np.full((count, length), 15)
-        targets = np.full((count, length), NOTHING)
-        for row in range(count):
-            words, targets[row, -1] = self._list(
-                self.depth, int(rng.integers(max(4, length // 2), length + 1)), rng
-            )
-            tokens[row, -len(words) :] = words
-        return tokens, targets
-
-    def _list(self, depth: int, room: int, rng: np.random.Generator) -> tuple[list[int], int]:
-        """A list of at most so many tokens, and its value."""
-        kind = int(rng.integers(len(LISTS)))
-        count = int(rng.integers(2, min(self.arguments, room - 2) + 1))
-        words, values = [10 + kind], []
-        # What is left of the room when each argument that is still to come has one token.
-        spare = room - 2 - count
-        for left in range(count, 0, -1):
-            share = spare if left == 1 else int(rng.integers(0, 2 * spare // left + 1))
-            if depth > 1 and share >= 3:
-                part, value = self._list(depth - 1, min(share, spare) + 1, rng)
-            else:
-                value = int(rng.integers(10))
-                part = [value]
-            spare -= len(part) - 1
-            words += part
-            values.append(value)
-        ordered, n = sorted(values), len(values)
-        results = ordered[0], ordered[-1], (ordered[(n - 1) // 2] + ordered[n // 2]) // 2, sum(values) % 10
-        return [*words, 14], results[kind]
-
-
+# All tasks, by their names.
 TASKS: dict[str, type[Task]] = {
     one.name: one
     for one in (Parity, ModularArithmetic, WordProblem, Recall, SelectiveCopying, Window, ListOps)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learnsolve.problems.expressions import LISTS
 from learnsolve.problems.sequence_tasks import (
     GROUPS,
-    LISTS,
     NOTHING,
     TASKS,
     ListOps,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.kernels import attention
-from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.functional import check_heads, sequences
 
 # Of beta times the squared norm of a key: beyond, an eigenvalue leaves [-1, 1], and states may grow.
 LARGEST = 2.0
@@ -270,9 +270,7 @@ def _checked(
     cu_seqlens: Tensor | None,
 ) -> tuple[Any, float, Tensor, torch.dtype]:
     """All tensors in the dtype of the work; the scale, the sequences, and the dtype that is given back."""
-    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
-        found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-        raise ValueError(f"{found}; (B, T, H, K), the same, and (B, T, H, V) are accepted")
+    check_heads(q, k, v)
     batch, length, heads, width = q.shape
     if beta is not None and beta.shape != q.shape[:3]:
         raise ValueError(f"beta has shape {tuple(beta.shape)}; {tuple(q.shape[:3])} is accepted")

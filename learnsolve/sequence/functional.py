@@ -1,5 +1,6 @@
 """Recurrences over sequences, with gradients, initial and final states, and packed sequences."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -130,3 +131,70 @@ def sequences(batch: int, length: int, cu_seqlens: Tensor | None) -> Tensor:
     if bounds[0] != 0 or bounds[-1] != length or bool((bounds.diff() < 0).any()):
         raise ValueError(f"cu_seqlens is {bounds.tolist()}; bounds that rise from 0 to {length} are accepted")
     return torch.stack([0 * bounds[:-1], bounds[:-1], bounds[1:]], 1)
+
+
+def apart(
+    mix: Callable[..., tuple[Tensor, Any]],
+    cu_seqlens: Tensor,
+    *tensors: Tensor,
+    states: Sequence[Any] | None = None,
+) -> tuple[Tensor, list[Any]]:
+    """Packed sequences one by one, for what mixes a single one.
+
+    Parameters
+    ----------
+    mix : callable
+        Takes the tensors of one sequence, and its state if there are any; gives an output and a state.
+    cu_seqlens : (N + 1,) int Tensor
+        Where sequences begin and end, from 0 to T.
+    *tensors : (1, T, ...) Tensor
+    states : sequence of length N, optional
+
+    Returns
+    -------
+    y : (1, T, ...) Tensor
+    states : list
+        The last one of each sequence.
+
+    Raises
+    ------
+    ValueError
+        As by `sequences`, or there are not as many states.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.arange(1, 6).reshape(1, 5, 1)
+    >>> y, last = apart(lambda x: (x.cumsum(1), x.sum().item()), torch.tensor([0, 2, 5]), x)
+    >>> y.flatten().tolist(), last
+    ([1, 3, 3, 7, 12], [3, 12])
+    """
+    pieces = sequences(tensors[0].shape[0], tensors[0].shape[1], cu_seqlens).tolist()
+    if states is not None and len(states) != len(pieces):
+        raise ValueError(
+            f"there are {len(states)} states for {len(pieces)} packed sequences; one each is accepted"
+        )
+    found = []
+    for number, (_, begin, end) in enumerate(pieces):
+        given = [one[:, begin:end] for one in tensors]
+        found.append(mix(*given) if states is None else mix(*given, states[number]))
+    return torch.cat([y for y, _ in found], 1), [state for _, state in found]
+
+
+def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Queries, keys and values must be of as many tokens and heads, and queries and keys of as many channels.
+
+    Raises
+    ------
+    ValueError
+        They are not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q, v = torch.zeros(1, 5, 2, 4), torch.zeros(1, 5, 2, 3)
+    >>> check_heads(q, q, v)
+    """
+    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
+        found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+        raise ValueError(f"{found}; (B, T, H, K), the same, and (B, T, H, V) are accepted")

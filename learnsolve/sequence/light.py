@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.sequence.attention import linear_attention
-from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.functional import check_heads, sequences
 
 State = tuple[Tensor, Tensor]
 
@@ -71,9 +71,7 @@ def additive_attention(
     >>> additive_attention(torch.ones_like(v), 0 * v, v, causal=False)[0][0, 0].round(decimals=4).item()
     4.0
     """
-    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
-        found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-        raise ValueError(f"{found}; (B, T, H, K), the same, and (B, T, H, V) are accepted")
+    check_heads(q, k, v)
     if not causal:
         if initial_state is not None or cu_seqlens is not None:
             raise ValueError("tokens without an order have no initial state, and are not packed")

@@ -54,24 +54,34 @@ def rotation(places: Tensor, heads: int, channels: int, base: float = 10000.0) -
         raise ValueError(
             f"{channels} channels are no pairs for {axes} axes; an even number of at least {2 * axes} is"
         )
-    rates = base ** (-2.0 * torch.arange(heads * pairs, dtype=torch.float64) / (heads * channels))
+    numbers = torch.arange(heads * pairs, dtype=torch.float64, device=places.device)
+    rates = base ** (-2.0 * numbers / (heads * channels))
     # Pair j of a head goes with axis j * axes // pairs.
     axis = torch.arange(pairs) * axes // pairs
     angles = places[:, axis].unsqueeze(1) * rates.reshape(heads, pairs)
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def turned(x: Tensor, rotation: Tensor) -> Tensor:
+def turned(x: Tensor, rotation: Tensor, *, halves: bool = False) -> Tensor:
     """Pairs of channels of (B, places, heads, channels), turned.
+
+    Parameters
+    ----------
+    x : (B, places, heads, channels) Tensor
+    rotation : (places, heads or one, channels // 2) complex Tensor
+    halves : bool
+        Whether a channel of the first half is paired with that of the second, and not with its neighbour.
 
     Examples
     --------
-    >>> x = torch.ones(1, 6, 2, 4)
-    >>> turned(x, rotation(grid((2, 3)), 2, 4))[0, 0].equal(x[0, 0])
-    True
+    >>> x, quarter = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4), torch.full((1, 1, 2), 1j)
+    >>> turned(x, quarter).flatten().tolist(), turned(x, quarter, halves=True).flatten().tolist()
+    ([-2.0, 1.0, -4.0, 3.0], [-3.0, -4.0, 1.0, 2.0])
     """
-    whole = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(whole * rotation.to(whole)).flatten(-2)
+    cos, sin = rotation.real.to(x), rotation.imag.to(x)
+    shape, axis = ((2, -1), -2) if halves else ((-1, 2), -1)
+    a, b = x.unflatten(-1, shape).unbind(axis)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], axis).flatten(-2)
 
 
 class PlaceEncoding(nn.Module):

@@ -1,13 +1,14 @@
 """Causal softmax attention, to all that came before or to a window of it."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.functional import apart, check_heads
 
 Pair = tuple[Tensor, Tensor]
 
@@ -66,20 +67,13 @@ def sliding_window_attention(
     >>> o.flatten().tolist()
     [2.0, 3.0, 5.0]
     """
-    if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
-        found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-        raise ValueError(f"{found}; (B, T, H, K), the same, and (B, T, H, V) are accepted")
+    check_heads(q, k, v)
     if window is not None and window < 1:
         raise ValueError(f"window is {window}; a positive number, or None for all, is accepted")
     if cu_seqlens is not None:
-        pieces = sequences(q.shape[0], q.shape[1], cu_seqlens)
         if initial_state is not None:
             raise ValueError("packed sequences have no initial state here; give them one by one")
-        parts = [
-            sliding_window_attention(q[:, begin:end], k[:, begin:end], v[:, begin:end], window, scale=scale)
-            for _, begin, end in pieces.tolist()
-        ]
-        return torch.cat([o for o, _ in parts], 1), [state for _, state in parts]
+        return apart(partial(sliding_window_attention, window=window, scale=scale), cu_seqlens, q, k, v)
     if initial_state is not None:
         _check_state(initial_state, k, v)
         k, v = (torch.cat(pair, 1) for pair in zip(initial_state, (k, v), strict=True))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from learnsolve.sequence.places import rotation, turned
 from learnsolve.sequence.window import sliding_window_attention
 
 
@@ -64,8 +65,10 @@ class Attention(nn.Module):
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         seen = 0 if state is None else state.seen
         if self.rotary:
-            places = torch.arange(x.shape[1], device=x.device) + seen
-            q, k = rotated(q, places), rotated(k, places)
+            places = torch.arange(seen, seen + x.shape[1], device=x.device)
+            # All heads have the same frequencies.
+            turns = rotation(places[:, None], 1, q.shape[-1])
+            q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
         before = None if state is None else (state.keys, state.values)
         o, after = sliding_window_attention(q, k, v, self.window, initial_state=before, cu_seqlens=cu_seqlens)
         if isinstance(after, list):
@@ -75,19 +78,3 @@ class Attention(nn.Module):
             return self.out(o.flatten(-2)), states
         keys, values = after
         return self.out(o.flatten(-2)), AttentionState(keys, values, seen + x.shape[1])
-
-
-def rotated(x: Tensor, places: Tensor, base: float = 10000.0) -> Tensor:
-    """Pairs of channels turned by their position times a frequency: of (..., T, heads, K), K even.
-
-    Examples
-    --------
-    >>> x = torch.ones(2, 1, 2)
-    >>> rotated(x, torch.tensor([0, 0])).equal(x)
-    True
-    """
-    half = x.shape[-1] // 2
-    rates = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angles = (places[:, None].double() * rates).to(x.dtype)[:, None]
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from learnsolve.sequence.functional import apart
 from learnsolve.sequence.state_space import Discretization, hippo, state_space
 
 
@@ -68,13 +69,8 @@ class LSSL(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mix (B, T, width); goes on from a state, and gives the last one."""
         if cu_seqlens is not None:
-            bounds = cu_seqlens.tolist()
-            starts = [None] * (len(bounds) - 1) if state is None else list(state.split(1))
-            parts = [
-                self(x[:, begin:end], start)
-                for begin, end, start in zip(bounds[:-1], bounds[1:], starts, strict=True)
-            ]
-            return torch.cat([y for y, _ in parts], 1), torch.cat([last for _, last in parts])
+            y, states = apart(self, cu_seqlens, x, states=None if state is None else state.split(1))
+            return y, torch.cat(states)
         y, last = state_space(
             x, self.A, self.B, self.C, self.D, self.log_dt.exp(), discretization=self.discretization,
             initial_state=state, method="scan" if x.shape[1] == 1 else "convolution",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.functional import apart
 
 
 class LSTM(nn.Module):
@@ -40,10 +40,7 @@ class LSTM(nn.Module):
         if cu_seqlens is None:
             y, state = self.cells(x, state)
             return y, state
-        pieces = sequences(x.shape[0], x.shape[1], cu_seqlens).tolist()
-        parts = []
-        for number, (_, begin, end) in enumerate(pieces):
-            before = None if state is None else tuple(one[:, number : number + 1] for one in state)
-            parts.append(self.cells(x[:, begin:end], before))
-        hidden, cell = (torch.cat(rows, 1) for rows in zip(*(one for _, one in parts), strict=True))
-        return torch.cat([y for y, _ in parts], 1), (hidden, cell)
+        states = None if state is None else list(zip(*(one.split(1, 1) for one in state), strict=True))
+        y, last = apart(self.cells, cu_seqlens, x, states=states)
+        hidden, cell = (torch.cat(rows, 1) for rows in zip(*last, strict=True))
+        return y, (hidden, cell)

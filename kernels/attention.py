@@ -1,18 +1,16 @@
 """Attention with a state: each call goes to the form that suits the tensors' device.
 
-On the CPU, in single and double precision, that is numba's; else the reference in plain torch. Shapes: ``q``,
-``k`` (batch, time, heads, K), ``v`` and results (batch, time, heads, V), ``beta`` (batch, time, heads), the
-decay's logarithm ``g`` (batch, time, heads, K or 1) or None, states (n, heads, K, V), and ``pieces`` (n, 3):
-of each sequence its batch, first time, and last time and one. Nothing is recorded for differentiation; the
-functions named adjoint give the gradients.
+On the CPU, in single and double precision, that is numba's; else the one by chunks, in plain torch. Shapes:
+``q``, ``k`` (batch, time, heads, K), ``v`` and results (batch, time, heads, V), ``beta`` (batch, time,
+heads), the decay's logarithm ``g`` (batch, time, heads, K or 1) or None, states (n, heads, K, V), ``pieces``
+(n, 3): of each sequence its batch, first time, and last time and one. Nothing is recorded for
+differentiation; the functions named adjoint give the gradients.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import attention_reference
+from learnsolve.kernels import attention_chunked
 from learnsolve.kernels.memory import inputs, scalar, views
 from learnsolve.kernels.threads import threads
 
@@ -43,8 +41,7 @@ def attend(
     tensor([1., 2.])
     """
     if not _by_numba(q):
-        with torch.no_grad():
-            return attention_reference.attend(q, k, v, g, first, pieces, scale)
+        return attention_chunked.attend(q, k, v, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
     o, last = torch.empty(v.shape, dtype=v.dtype), torch.empty(first.shape, dtype=v.dtype)
@@ -67,7 +64,7 @@ def attend_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Gradients of `attend` by ``q``, ``k``, ``v``, ``g`` and ``first``."""
     if not _by_numba(q):
-        return _recorded(attention_reference.attend, (q, k, v, g, first), pieces, scale, do, dlast)
+        return attention_chunked.attend_adjoint(q, k, v, g, first, pieces, scale, do, dlast)
     from learnsolve.kernels import attention_numba
 
     decay = _decay(g, q)
@@ -89,8 +86,7 @@ def substitute(w: Tensor, k: Tensor, b: Tensor, g: Tensor | None, pieces: Tensor
     tensor([1., 0.])
     """
     if not _by_numba(k):
-        with torch.no_grad():
-            return attention_reference.substitute(w, k, b, g, pieces)
+        return attention_chunked.substitute(w, k, b, g, pieces)
     from learnsolve.kernels import attention_numba
 
     u = torch.empty(b.shape, dtype=b.dtype)
@@ -117,9 +113,7 @@ def delta(
     tensor([[[[1.]]]])
     """
     if not _by_numba(q):
-        with torch.no_grad():
-            o, last = attention_reference.delta(q, k, v, beta, g, first, pieces, scale)
-        return o, last, torch.empty(0)
+        return attention_chunked.delta(q, k, v, beta, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
     u, o = torch.empty(v.shape, dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
@@ -146,7 +140,7 @@ def delta_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Gradients of `delta` by ``q``, ``k``, ``v``, ``beta``, ``g`` and ``first``."""
     if not _by_numba(q):
-        return _recorded(attention_reference.delta, (q, k, v, beta, g, first), pieces, scale, do, dlast)
+        return attention_chunked.delta_adjoint(q, k, v, beta, g, first, pieces, scale, do, dlast)
     from learnsolve.kernels import attention_numba
 
     decay = _decay(g, q)
@@ -156,15 +150,3 @@ def delta_adjoint(
     out = [*inputs(u, o, do, last), *views(*found, carried)]
     attention_numba.delta_adjoint(*given, scalar(scale, q), *out, _threads(q, v))
     return found[0], found[1], found[2], found[3], None if g is None else found[4], carried
-
-
-def _recorded(
-    form: Any, given: tuple[Tensor | None, ...], pieces: Tensor, scale: float, do: Tensor, dlast: Tensor
-) -> Any:
-    """Gradients of a reference, of which the graph is made again."""
-    with torch.enable_grad():
-        fresh = [None if one is None else one.detach().requires_grad_() for one in given]
-        o, last = form(*fresh, pieces, scale)
-        wanted = [one for one in fresh if one is not None]
-        found = iter(torch.autograd.grad((o, last), wanted, (do, dlast)))
-    return tuple(None if one is None else next(found) for one in fresh)

@@ -1,6 +1,6 @@
 """First-order recurrences: each call goes to the form that suits the tensors' device.
 
-On the CPU that is numba's; else the reference in plain torch. Nothing is recorded for differentiation.
+On the CPU that is numba's; else cyclic reduction in plain torch. Nothing is recorded for differentiation.
 Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with one group or one time for all;
 ``pieces`` (n, 3), of each sequence its group, first time, and last time and one; states (n, channels).
 """
@@ -8,7 +8,7 @@ Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with one 
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import recurrence_reference
+from learnsolve.kernels import recurrence_cyclic
 from learnsolve.kernels.memory import inputs, views
 from learnsolve.kernels.threads import threads
 
@@ -29,8 +29,7 @@ def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tenso
     1.75
     """
     if not _by_numba(b):
-        with torch.no_grad():
-            return recurrence_reference.diagonal(a, b, first, pieces)
+        return recurrence_cyclic.diagonal(a, b, first, pieces)
     from learnsolve.kernels import recurrence_numba
 
     out, last = torch.empty(b.shape, dtype=b.dtype), torch.empty_like(first)
@@ -48,8 +47,7 @@ def diagonal_adjoint(a: Tensor, y: Tensor, beyond: Tensor, pieces: Tensor) -> tu
     1.75
     """
     if not _by_numba(y):
-        with torch.no_grad():
-            return recurrence_reference.diagonal_adjoint(a, y, beyond, pieces)
+        return recurrence_cyclic.diagonal_adjoint(a, y, beyond, pieces)
     from learnsolve.kernels import recurrence_numba
 
     out, before = torch.empty(y.shape, dtype=y.dtype), beyond.detach().clone()

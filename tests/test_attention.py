@@ -7,10 +7,19 @@ import pytest
 import scipy.linalg
 import torch
 
-from learnsolve.kernels import attention, attention_reference
+from learnsolve.kernels import attention, attention_chunked, attention_reference
 from learnsolve.sequence import delta_rule, linear_attention
 
+FORMS = ["numba", "chunked"]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+@pytest.fixture
+def form(request, monkeypatch):
+    """By chunks all devices can, so that the CPU tells how the others fare."""
+    if request.param == "chunked":
+        monkeypatch.setattr(attention, "_NUMBA", ())
+    return request.param
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -73,10 +82,11 @@ def test_the_delta_rule_is_a_triangular_solve(decay):
     assert state.shape == (2, 2, 6, 5)
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize("length", [1, 63, 65, 100, 1000])
 @pytest.mark.parametrize("decay", [None, "head", "channel"])
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_all_forms_agree_with_the_reference(length, decay, dtype):
+def test_all_forms_agree_with_the_reference(form, length, decay, dtype):
     q, k, v, beta, g = (None if one is None else one.to(dtype) for one in problem(length, 1, decay=decay))
     first = draw(1, 2, 6, 5, seed=9, dtype=torch.float64).to(dtype)
     exact = [None if one is None else one.double() for one in (q, k, v, beta, g, first)]
@@ -96,9 +106,10 @@ def test_all_forms_agree_with_the_reference(length, decay, dtype):
             assert torch.linalg.vector_norm(x.double() - y) <= TOLERANCES[dtype] * torch.linalg.vector_norm(y)
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize("decay", [None, "head", "channel"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_gradients_are_right(decay, packed):
+def test_gradients_are_right(form, decay, packed):
     q, k, v, beta, g = problem(7, 1 if packed else 2, K=3, V=2, decay=decay)
     bounds = torch.tensor([0, 3, 3, 7]) if packed else None
     first = draw(3 if packed else 2, 2, 3, 2, seed=8)
@@ -128,8 +139,9 @@ def test_gradients_where_nothing_is_replaced():
     assert torch.autograd.gradcheck(lambda beta: delta_rule(q, k, v, beta), beta)
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize("decay", [None, "head"])
-def test_decoding_is_the_parallel_form(decay):
+def test_decoding_is_the_parallel_form(form, decay):
     q, k, v, beta, g = problem(12, decay=decay)
     for call in (lambda q, k, v, beta, g, S: linear_attention(q, k, v, g, initial_state=S),
                  lambda q, k, v, beta, g, S: delta_rule(q, k, v, beta, g, initial_state=S)):  # fmt: skip
@@ -158,8 +170,9 @@ def test_packed_sequences_do_not_see_each_other():
         torch.testing.assert_close(last[number : number + 1], state)
 
 
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize("keys", ["correlated", "identical"])
-def test_keys_that_are_alike_stay_exact(keys):
+def test_keys_that_are_alike_stay_exact(form, keys):
     """Beta of two and keys that hardly differ is where powers of the matrix are not finite."""
     q, k, v, beta, _ = problem(256, 1, K=32, V=32)
     common = draw(1, 1, 2, 32, seed=5)
@@ -173,18 +186,32 @@ def test_keys_that_are_alike_stay_exact(keys):
     assert torch.linalg.vector_norm(found.double() - wanted) <= 5e-5 * torch.linalg.vector_norm(wanted)
 
 
-def test_other_devices_take_the_reference():
-    q, k, v, beta, g = problem(6, decay="head")
-    first, pieces = draw(2, 2, 6, 5, seed=8), torch.tensor([[0, 0, 6], [1, 0, 6]])
-    do, dlast = draw(2, 6, 2, 5, seed=4), draw(2, 2, 6, 5, seed=5)
-    g = g.unsqueeze(-1)
-    o, last, u = attention.delta(q, k, v, beta, g, first, pieces, 0.5)
-    found = attention.delta_adjoint(q, k, v, beta, g, first, pieces, 0.5, u, o, do, last, dlast)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_NUMBA", ())
-        other = attention.delta(q, k, v, beta, g, first, pieces, 0.5)
-        wanted = attention.delta_adjoint(q, k, v, beta, g, first, pieces, 0.5, u, o, do, last, dlast)
-    torch.testing.assert_close((o, last), other[:2])
+@pytest.mark.parametrize("decay", [None, "head", "channel"])
+def test_chunks_and_their_segments_are_the_recurrence(decay, monkeypatch):
+    """Ragged last chunks, several segments, sequences of several lengths, and one that is empty."""
+    monkeypatch.setattr(attention_chunked, "CHUNK", 8)
+    monkeypatch.setattr(attention_chunked, "CHUNK_OF_CHANNELS", 4)
+    monkeypatch.setattr(attention_chunked, "SEGMENT", 2)
+    q, k, v, beta, g = problem(50, decay=decay)
+    g = None if g is None else 30 * g.reshape(2, 50, 2, -1)
+    pieces = torch.tensor([[0, 0, 20], [0, 20, 20], [0, 20, 50], [1, 0, 20], [1, 20, 50]])
+    first, dlast = draw(5, 2, 6, 5, seed=8), draw(5, 2, 6, 5, seed=5)
+    do = draw(2, 50, 2, 5, seed=4)
+    o, last = attention_chunked.attend(q, k, v, g, first, pieces, 0.5)
+    torch.testing.assert_close((o, last), attention.attend(q, k, v, g, first, pieces, 0.5))
+    found = attention_chunked.attend_adjoint(q, k, v, g, first, pieces, 0.5, do, dlast)
+    torch.testing.assert_close(
+        found, attention.attend_adjoint(q, k, v, g, first, pieces, 0.5, do, last, dlast)
+    )
+    torch.testing.assert_close(
+        attention_chunked.substitute(q, k, v, g, pieces), attention.substitute(q, k, v, g, pieces)
+    )
+    if decay == "channel":
+        return
+    o, last, u = attention_chunked.delta(q, k, v, beta, g, first, pieces, 0.5)
+    torch.testing.assert_close((o, last, u), attention.delta(q, k, v, beta, g, first, pieces, 0.5))
+    found = attention_chunked.delta_adjoint(q, k, v, beta, g, first, pieces, 0.5, do, dlast)
+    wanted = attention.delta_adjoint(q, k, v, beta, g, first, pieces, 0.5, u, o, do, last, dlast)
     torch.testing.assert_close(found, wanted)
 
 

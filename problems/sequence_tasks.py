@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from learnsolve.problems.digits import Digits
 from learnsolve.problems.expressions import ListOps, ModularArithmetic
 from learnsolve.problems.tasks import NOTHING, Array, Batch, Task
 
@@ -15,6 +16,7 @@ __all__ = [
     "NOTHING",
     "TASKS",
     "Batch",
+    "Digits",
     "ListOps",
     "ModularArithmetic",
     "Parity",
@@ -314,5 +316,5 @@ class Window(Task):
 # All tasks, by their names.
 TASKS: dict[str, type[Task]] = {
     one.name: one
-    for one in (Parity, ModularArithmetic, WordProblem, Recall, SelectiveCopying, Window, ListOps)
+    for one in (Parity, ModularArithmetic, WordProblem, Recall, SelectiveCopying, Window, ListOps, Digits)
 }

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     tokens : (B, T) int64 Tensor
+        Or float32 of shape (B, T, features).
     targets : (B, T) int64 Tensor
         Class after each token; `NOTHING` where none is asked.
     """
@@ -37,10 +38,15 @@ class Task(ABC):
     ----------
     vocabulary, classes : int
         Of tokens, and of answers.
+    features : int
+        Of vectors, where there are no tokens; else zero.
+    judged : Task
+        What those are judged by who have learned the task: the task itself, as far as it makes its own data.
     """
 
     name: ClassVar[str]
     shortest: ClassVar[int] = 1
+    features: ClassVar[int] = 0
 
     @property
     @abstractmethod
@@ -51,6 +57,11 @@ class Task(ABC):
     @abstractmethod
     def classes(self) -> int:
         """Of answers."""
+
+    @property
+    def judged(self) -> "Task":
+        """What is judged by."""
+        return self
 
     def batch(self, count: int, length: int, seed: int | Sequence[int]) -> Batch:
         """Sequences of one length.
@@ -69,5 +80,5 @@ class Task(ABC):
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
 
     @abstractmethod
-    def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    def _made(self, count: int, length: int, rng: np.random.Generator) -> tuple[Any, Array]:
         """Tokens and targets."""

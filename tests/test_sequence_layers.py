@@ -7,7 +7,15 @@ import torch
 
 from learnsolve.sequence import delta_product, delta_rule, sliding_window_attention
 from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
-from learnsolve.sequence.layers import LSSL, Attention, DeltaNet, LightNet, LinearAttention, MixtureOfMemories
+from learnsolve.sequence.layers import (
+    LSSL,
+    Attention,
+    DeltaNet,
+    GatedLinearAttention,
+    LightNet,
+    LinearAttention,
+    MixtureOfMemories,
+)
 from learnsolve.sequence.places import PlaceEncoding, grid, rotation, turned
 from learnsolve.training import WeightsError
 
@@ -24,6 +32,8 @@ LAYERS = {
     "attention": lambda: Attention(8, 2),
     "window": lambda: Attention(8, 2, window=3),
     "places do not matter": lambda: Attention(8, 2, window=3, rotary=False),
+    "gated linear": lambda: GatedLinearAttention(8, 2, rank=3),
+    "gated linear of both signs": lambda: GatedLinearAttention(8, 2, beta_max=2.0),
     "linear": lambda: LinearAttention(8, 2),
     "lightnet": lambda: LightNet(8, 2, gate=3),
     "memories": lambda: MixtureOfMemories(8, 2),

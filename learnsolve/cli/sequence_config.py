@@ -65,7 +65,7 @@ class SequenceConfig:
         if kind not in TASKS:
             raise ValueError(f"name of [task] is {kind!r}; {', '.join(TASKS)} are accepted")
         task: Task = from_table(TASKS[kind], about, "task")
-        sizes = {"vocabulary": task.vocabulary, "classes": task.classes}
+        sizes = {"vocabulary": task.vocabulary, "classes": task.classes, "features": task.features}
         network = {**sizes, **tables.get("network", {})}
         options: TrainOptions = from_table(TrainOptions, tables.get("train", {}), "train")
         training = SequenceTraining(

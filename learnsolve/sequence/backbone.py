@@ -13,6 +13,7 @@ from learnsolve.sequence.layers import (
     LSTM,
     Attention,
     DeltaNet,
+    GatedLinearAttention,
     LightNet,
     LinearAttention,
     MixtureOfMemories,
@@ -20,6 +21,8 @@ from learnsolve.sequence.layers import (
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "sequence"
+# Standard deviation of embeddings at first.
+EMBEDDED = 0.02
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class BackboneOptions:
     features : int
         Of the vectors, where the vocabulary is zero.
     beta_max, beta_slope, conv, gated, householders
-        As of `DeltaNet`.
+        As of `DeltaNet`; ``beta_max`` of "memories" and "gated-linear-attention" too.
     window : int
         Of the mixer "window".
     state : int
@@ -112,6 +115,7 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
         rule="gated-delta" if o.gated else "delta",
     ),
     "lightnet": lambda o: LightNet(o.width, o.heads),
+    "gated-linear-attention": lambda o: GatedLinearAttention(o.width, o.heads, beta_max=o.beta_max),
     "linear-attention": lambda o: LinearAttention(o.width, o.heads),
     "lssl": lambda o: LSSL(o.width, o.state),
     "lstm": lambda o: LSTM(o.width),
@@ -156,11 +160,11 @@ class Backbone(nn.Module):
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
         self.options = options
-        self.enter: nn.Module = (
-            nn.Embedding(options.vocabulary, options.width)
-            if options.vocabulary
-            else nn.Linear(options.features, options.width)
-        )
+        self.enter: nn.Module = nn.Linear(options.features, options.width)
+        if options.vocabulary:
+            self.enter = nn.Embedding(options.vocabulary, options.width)
+            # What layers add must not drown in the tokens themselves.
+            nn.init.normal_(self.enter.weight, std=EMBEDDED)
         names = [options.mixers[number % len(options.mixers)] for number in range(options.layers)]
         self.blocks = nn.ModuleList(_Block(options, MIXERS[name](options)) for name in names)
         self.head = nn.Sequential(nn.RMSNorm(options.width), nn.Linear(options.width, options.classes))

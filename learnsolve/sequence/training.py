@@ -27,8 +27,16 @@ class Task(Protocol):
         """Of tokens."""
 
     @property
+    def features(self) -> int:
+        """Of vectors, where there are no tokens."""
+
+    @property
     def classes(self) -> int:
         """Of answers."""
+
+    @property
+    def judged(self) -> "Task":
+        """What is judged by."""
 
     def batch(self, count: int, length: int, seed: Any) -> tuple[Tensor, Tensor]:
         """Tokens and targets, which are `NOTHING` where nothing is asked."""
@@ -107,16 +115,12 @@ def accuracy(
         How many are answered at a time.
     """
     device = next(network.parameters()).device
-    right, asked, last = 0, 0, 0
-    for number, begin in enumerate(range(0, count, chunk)):
-        seeds = (seed_of(seed, "judged", length), number, JUDGED)
-        tokens, targets = task.batch(min(chunk, count - begin), length, seeds)
-        hits = network(tokens.to(device))[0].argmax(-1).cpu() == targets
-        there = targets != NOTHING
-        ends = there.long().cumsum(1).argmax(1)
-        right += int(hits[there].sum())
-        asked += int(there.sum())
-        last += int(hits[torch.arange(len(ends)), ends].sum())
+    tokens, targets = task.judged.batch(count, length, (seed_of(seed, "judged", length), JUDGED))
+    found = [network(part.to(device))[0].argmax(-1).cpu() for part in tokens.split(chunk)]
+    hits, there = torch.cat(found) == targets, targets != NOTHING
+    ends = there.long().cumsum(1).argmax(1)
+    asked, right = int(there.sum()), int(hits[there].sum())
+    last = int(hits[torch.arange(count), ends].sum())
     return Accuracy(right / max(asked, 1), last / count)
 
 
@@ -162,6 +166,8 @@ def train(
     True
     """
     options = training.network
+    if options.features != task.features:
+        raise ValueError(f"the network has {options.features} features, and the task {task.features}")
     if options.vocabulary < task.vocabulary or options.classes < task.classes:
         raise ValueError(
             f"the network has {options.vocabulary} kinds of tokens and {options.classes} classes; the task "

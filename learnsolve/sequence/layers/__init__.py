@@ -2,10 +2,20 @@
 
 from learnsolve.sequence.layers.attention import Attention
 from learnsolve.sequence.layers.delta_net import DeltaNet
+from learnsolve.sequence.layers.gated_linear_attention import GatedLinearAttention
 from learnsolve.sequence.layers.light_net import LightNet
 from learnsolve.sequence.layers.linear_attention import LinearAttention
 from learnsolve.sequence.layers.lssl import LSSL
 from learnsolve.sequence.layers.lstm import LSTM
 from learnsolve.sequence.layers.mixture_of_memories import MixtureOfMemories
 
-__all__ = ["LSSL", "LSTM", "Attention", "DeltaNet", "LightNet", "LinearAttention", "MixtureOfMemories"]
+__all__ = [
+    "LSSL",
+    "LSTM",
+    "Attention",
+    "DeltaNet",
+    "GatedLinearAttention",
+    "LightNet",
+    "LinearAttention",
+    "MixtureOfMemories",
+]

@@ -192,6 +192,27 @@ def test_one_scan_of_several_axes_is_attention_to_all(shape):
     assert not torch.allclose(moved.roll(-1, 1), y)
 
 
+def test_two_scans_are_running_means_from_either_end():
+    torch.manual_seed(0)
+    mixer = LightNet(16, 2, causal=False, axes=2, scans=2).double()
+    x = draw(1, 3, 4, 16)
+    y, _ = mixer(x)
+    turns, flat = rotation(grid((3, 4)), 2, 8), x.flatten(1, 2)
+    q, k, v = (one(flat).unflatten(-1, (2, 8)) for one in (mixer.query, mixer.key, mixer.value))
+    q, rows = turned(torch.nn.functional.silu(q), turns), []
+    for t in range(12):
+        row = 0
+        for seen in (slice(0, t + 1), slice(t, 12)):
+            weights = turned(torch.softmax(k[:, seen], 1), turns[seen])
+            row = row + torch.einsum("bhk,bshk,bshv->bhv", q[:, t], weights, v[:, seen]) / (2 * 8**0.5)
+        rows.append(row)
+    o = torch.stack(rows, 1).flatten(-2)
+    wanted = mixer.out(mixer.norm(o) * torch.nn.functional.silu(mixer.gate(flat)))
+    torch.testing.assert_close(y.flatten(1, 2), wanted)
+    with pytest.raises(ValueError, match="scans is"):
+        LightNet(16, 2, scans=2)
+
+
 def test_turns_are_of_distances():
     turns = rotation(grid((5, 6)), 2, 8)
     x, y = draw(2, 8), draw(2, 8, seed=1)

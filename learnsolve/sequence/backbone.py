@@ -160,11 +160,13 @@ class Backbone(nn.Module):
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
         self.options = options
-        self.enter: nn.Module = nn.Linear(options.features, options.width)
+        self.enter: nn.Module
         if options.vocabulary:
             self.enter = nn.Embedding(options.vocabulary, options.width)
             # What layers add must not drown in the tokens themselves.
             nn.init.normal_(self.enter.weight, std=EMBEDDED)
+        else:
+            self.enter = nn.Linear(options.features, options.width)
         names = [options.mixers[number % len(options.mixers)] for number in range(options.layers)]
         self.blocks = nn.ModuleList(_Block(options, MIXERS[name](options)) for name in names)
         self.head = nn.Sequential(nn.RMSNorm(options.width), nn.Linear(options.width, options.classes))

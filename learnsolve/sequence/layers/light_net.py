@@ -1,7 +1,7 @@
 """LightNet: additive attention with places along several axes, in a single scan."""
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ class LightNet(nn.Module):
     axes : int
         One for sequences, two for pictures, three for volumes. With several, x is (B, places along each axis,
         width), and not causal.
+    scans : int
+        Of tokens without an order: one pass over all of them, or two running ones from either end, which is
+        what recurrences that are causal by nature need.
 
     References
     ----------
@@ -67,6 +70,7 @@ class LightNet(nn.Module):
         gate: int = 16,
         causal: bool = True,
         axes: int = 1,
+        scans: int = 1,
     ) -> None:
         super().__init__()
         keys = width // max(heads, 1) if keys is None else keys
@@ -75,7 +79,11 @@ class LightNet(nn.Module):
                 f"width is {width}, heads {heads}, keys {keys}, axes {axes} and causal {causal}; whole "
                 "heads, pairs of keys for each axis, and one axis where it is causal are accepted"
             )
-        self.heads, self.keys, self.causal, self.axes = heads, keys, causal, axes
+        if scans not in (1, 2) or (causal and scans > 1):
+            raise ValueError(
+                f"scans is {scans} and causal {causal}; 1, or 2 of what is not causal, is accepted"
+            )
+        self.heads, self.keys, self.causal, self.axes, self.scans = heads, keys, causal, axes, scans
         self.query = nn.Linear(width, heads * keys, bias=False)
         self.key = nn.Linear(width, heads * keys, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -104,9 +112,23 @@ class LightNet(nn.Module):
             counted = [torch.arange(first, last) for first, last in each]
             places = torch.cat(counted if cu_seqlens is not None else counted[:1])[:, None]
         turns = rotation(places, self.heads, self.keys)
-        o, (mean, weight) = additive_attention(
-            silu(q), k, v, causal=self.causal, scale=self.keys**-0.5, turn=lambda one: turned(one, turns),
-            initial_state=None if state is None else (state.mean, state.weight), cu_seqlens=cu_seqlens,
-        )  # fmt: skip
+        given = silu(q), k, v
+        if self.scans == 2:
+            forth, (mean, weight) = self._attended(*given, turns, causal=True)
+            back, _ = self._attended(*(one.flip(1) for one in given), turns.flip(0), causal=True)
+            o = (forth + back.flip(1)) / 2
+        else:
+            before = None if state is None else (state.mean, state.weight)
+            o, (mean, weight) = self._attended(
+                *given, turns, causal=self.causal, initial_state=before, cu_seqlens=cu_seqlens
+            )
         y = self.norm(o.flatten(-2)) * silu(self.gate(flat))
         return self.out(y).reshape(x.shape), LightNetState(mean, weight, seen)
+
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, turns: Tensor, **options: Any
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Additive attention of queries and keys that are turned by their places."""
+        return additive_attention(
+            q, k, v, scale=self.keys**-0.5, turn=lambda one: turned(one, turns), **options
+        )  # fmt: skip

@@ -200,11 +200,14 @@ def test_two_scans_are_running_means_from_either_end():
     turns, flat = rotation(grid((3, 4)), 2, 8), x.flatten(1, 2)
     q, k, v = (one(flat).unflatten(-1, (2, 8)) for one in (mixer.query, mixer.key, mixer.value))
     q, rows = turned(torch.nn.functional.silu(q), turns), []
+    # What a token weighs is turned as it comes, and then decays.
+    ends = k.logcumsumexp(1), k.flip(1).logcumsumexp(1).flip(1)
+    weights = [turned((k - z).exp(), turns) for z in ends]
     for t in range(12):
         row = 0
-        for seen in (slice(0, t + 1), slice(t, 12)):
-            weights = turned(torch.softmax(k[:, seen], 1), turns[seen])
-            row = row + torch.einsum("bhk,bshk,bshv->bhv", q[:, t], weights, v[:, seen]) / (2 * 8**0.5)
+        for z, w, seen in zip(ends, weights, (slice(0, t + 1), slice(t, 12)), strict=True):
+            w = w[:, seen] * (z[:, seen] - z[:, t : t + 1]).exp()
+            row = row + torch.einsum("bhk,bshk,bshv->bhv", q[:, t], w, v[:, seen]) / (2 * 8**0.5)
         rows.append(row)
     o = torch.stack(rows, 1).flatten(-2)
     wanted = mixer.out(mixer.norm(o) * torch.nn.functional.silu(mixer.gate(flat)))

@@ -6,6 +6,8 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any
 
+import torch
+
 # Threads of the OpenMP pool spin between two kernels of a solve, which are microseconds apart, and should
 # sleep soon after it: libgomp's default of milliseconds holds cores that torch's own pool, or other
 # programs, need. libgomp reads this when numba first loads it.
@@ -22,16 +24,20 @@ SMALL = 1 << 14
 def threads(size: int) -> int:
     """How many threads pay for so many cells, entries or vector elements.
 
+    Neither more than torch has, nor than numba: `torch.set_num_threads`, OMP_NUM_THREADS and
+    NUMBA_NUM_THREADS all count.
+
     Examples
     --------
     >>> threads(100)
     1
     """
-    if size < SMALL:
+    # Numba's pool, once it is asked for, takes all cores, and gives torch as many.
+    if size < SMALL or torch.get_num_threads() < 2:
         return 1
     from numba import get_num_threads
 
-    return get_num_threads()
+    return min(torch.get_num_threads(), get_num_threads())
 
 
 class Kernel:

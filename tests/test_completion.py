@@ -17,21 +17,6 @@ from learnsolve.problems.low_rank import low_rank
 from tests.completion_cases import error, matrix
 
 
-def test_a_completion_is_the_same_to_the_bit_with_any_number_of_threads():
-    import numba
-
-    M, rows, cols, values = matrix(700, 500, rank=4, noise=0.01, seed=33)
-    before, found = numba.get_num_threads(), []
-    try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-            numba.set_num_threads(threads)
-            found.append(learnsolve.complete((rows, cols, values), 4, shape=M.shape))
-    finally:
-        numba.set_num_threads(before)
-    assert np.array_equal(found[0].residuals, found[1].residuals)
-    assert np.array_equal(found[0].U, found[1].U)
-
-
 def test_the_spectral_start_is_the_singular_value_decomposition_of_the_zero_filled_matrix():
     _, rows, cols, values = matrix(share=0.5, seed=3)
     known = InMemory(rows, cols, values, (80, 60))

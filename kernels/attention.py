@@ -1,24 +1,53 @@
 """Attention with a state: each call goes to the form that suits the tensors' device.
 
-On the CPU, in single and double precision, that is numba's; else the one by chunks, in plain torch. Shapes:
-``q``, ``k`` (batch, time, heads, K), ``v`` and results (batch, time, heads, V), ``beta`` (batch, time,
-heads), the decay's logarithm ``g`` (batch, time, heads, K or 1) or None, states (n, heads, K, V), ``pieces``
-(n, 3): of each sequence its batch, first time, and last time and one. Nothing is recorded for
+On the CPU, in single and double precision, that is numba's; on a GPU Triton's, by chunks where sequences are
+long and have one decay for each head, and else step by step; elsewhere the one by chunks in plain torch.
+Shapes: ``q``, ``k`` (batch, time, heads, K), ``v`` and results (batch, time, heads, V), ``beta`` (batch,
+time, heads), the decay's logarithm ``g`` (batch, time, heads, K or 1) or None, states (n, heads, K, V),
+``pieces`` (n, 3): of each sequence its batch, first time, and last time and one. Nothing is recorded for
 differentiation; the functions named adjoint give the gradients.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import attention_chunked
+from learnsolve.kernels import attention_chunked, forms
 from learnsolve.kernels.memory import inputs, scalar, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64)
 
 
-def _by_numba(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in _NUMBA
+# In less than single precision the GPU's tensor cores read what they are given.
+LOW = (torch.float16, torch.bfloat16)
+_TRITON = (torch.float32, torch.float64, *LOW)
+# From how many tokens on chunks pay, and up to how many channels of a key they fit into registers.
+LONG, WIDE = 64, 256
+
+
+def reads_low(x: Tensor) -> bool:
+    """Whether a tensor of less than single precision is read as it is, and need not be cast.
+
+    Examples
+    --------
+    >>> reads_low(torch.ones(1, dtype=torch.bfloat16))
+    False
+    """
+    return x.dtype in LOW and forms.by_triton(x, LOW)
+
+
+def _triton(q: Tensor, g: Tensor | None = None) -> tuple[Any, Any] | None:
+    """Triton's forms of a call and of its adjoint; None where there is none."""
+    if not forms.by_triton(q, _TRITON):
+        return None
+    from learnsolve.kernels import attention_triton, chunked_adjoint_triton, chunked_triton
+
+    one = g is None or g.shape[3] == 1
+    if one and q.shape[1] >= LONG and q.shape[3] <= WIDE:
+        return chunked_triton, chunked_adjoint_triton
+    return attention_triton, attention_triton
 
 
 def _decay(g: Tensor | None, q: Tensor) -> Tensor:
@@ -40,7 +69,10 @@ def attend(
     >>> attend(one, one, one, None, torch.zeros(1, 1, 1, 1), torch.tensor([[0, 0, 2]]), 1.0)[0].flatten()
     tensor([1., 2.])
     """
-    if not _by_numba(q):
+    if form := _triton(q, g):
+        answer: Any = form[0].attend(q, k, v, g, first, pieces, scale)
+        return answer
+    if not forms.by_numba(q, _NUMBA):
         return attention_chunked.attend(q, k, v, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
@@ -63,7 +95,10 @@ def attend_adjoint(
     dlast: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Gradients of `attend` by ``q``, ``k``, ``v``, ``g`` and ``first``."""
-    if not _by_numba(q):
+    if form := _triton(q, g):
+        answer: Any = form[1].attend_adjoint(q, k, v, g, first, pieces, scale, do, last, dlast)
+        return answer
+    if not forms.by_numba(q, _NUMBA):
         return attention_chunked.attend_adjoint(q, k, v, g, first, pieces, scale, do, dlast)
     from learnsolve.kernels import attention_numba
 
@@ -85,7 +120,11 @@ def substitute(w: Tensor, k: Tensor, b: Tensor, g: Tensor | None, pieces: Tensor
     >>> substitute(one, one, one, None, torch.tensor([[0, 0, 2]])).flatten()
     tensor([1., 0.])
     """
-    if not _by_numba(k):
+    if forms.by_triton(k, _TRITON):
+        from learnsolve.kernels import attention_triton
+
+        return attention_triton.substitute(w, k, b, g, pieces)
+    if not forms.by_numba(k, _NUMBA):
         return attention_chunked.substitute(w, k, b, g, pieces)
     from learnsolve.kernels import attention_numba
 
@@ -112,7 +151,10 @@ def delta(
     >>> delta(one, one, one, one[..., 0], None, torch.zeros(1, 1, 1, 1), torch.tensor([[0, 0, 2]]), 1.0)[1]
     tensor([[[[1.]]]])
     """
-    if not _by_numba(q):
+    if form := _triton(q, g):
+        answer: Any = form[0].delta(q, k, v, beta, g, first, pieces, scale)
+        return answer
+    if not forms.by_numba(q, _NUMBA):
         return attention_chunked.delta(q, k, v, beta, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
@@ -139,7 +181,11 @@ def delta_adjoint(
     dlast: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Gradients of `delta` by ``q``, ``k``, ``v``, ``beta``, ``g`` and ``first``."""
-    if not _by_numba(q):
+    if form := _triton(q, g):
+        given = q, k, v, beta, g, first, pieces, scale, u, o, do, last, dlast
+        answer: Any = form[1].delta_adjoint(*given)
+        return answer
+    if not forms.by_numba(q, _NUMBA):
         return attention_chunked.delta_adjoint(q, k, v, beta, g, first, pieces, scale, do, dlast)
     from learnsolve.kernels import attention_numba
 

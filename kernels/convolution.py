@@ -1,23 +1,19 @@
 """Causal convolutions of each channel by few taps: each call goes to the form that suits the tensors' device.
 
-On the CPU, in single and double precision, that is numba's; else the reference in plain torch. Shapes: ``x``
-and results (groups, time, channels), ``weight`` (taps, channels), of which the first meets the present,
-``first`` (n, span, channels), what stands before each sequence, and ``pieces`` (n, 3): of each its group,
-first time, and last time and one. Nothing is recorded for differentiation.
+On the CPU, in single and double precision, that is numba's, on a GPU Triton's, elsewhere the reference in
+plain torch. Shapes: ``x`` and results (groups, time, channels), ``weight`` (taps, channels), of which the
+first meets the present, ``first`` (n, span, channels), what stands before each sequence, and ``pieces``
+(n, 3): of each its group, first time, and last time and one. Nothing is recorded for differentiation.
 """
 
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import convolution_reference
+from learnsolve.kernels import convolution_reference, forms
 from learnsolve.kernels.memory import inputs, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64)
-
-
-def _by_numba(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in _NUMBA
 
 
 def convolve(x: Tensor, weight: Tensor, first: Tensor, pieces: Tensor, dilation: int) -> Tensor:
@@ -29,7 +25,11 @@ def convolve(x: Tensor, weight: Tensor, first: Tensor, pieces: Tensor, dilation:
     >>> convolve(x, weight, torch.zeros(1, 1, 1), torch.tensor([[0, 0, 3]]), 1).flatten().tolist()
     [1.0, 12.0, 23.0]
     """
-    if not _by_numba(x):
+    if forms.by_triton(x):
+        from learnsolve.kernels import convolution_triton
+
+        return convolution_triton.convolve(x, weight, first, pieces, dilation)
+    if not forms.by_numba(x, _NUMBA):
         with torch.no_grad():
             return convolution_reference.convolve(x, weight, first, pieces, dilation)
     from learnsolve.kernels import convolution_numba
@@ -44,7 +44,11 @@ def convolve_adjoint(
     x: Tensor, weight: Tensor, first: Tensor, pieces: Tensor, dilation: int, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by ``x``, ``weight`` and ``first``."""
-    if not _by_numba(x):
+    if forms.by_triton(x):
+        from learnsolve.kernels import convolution_triton
+
+        return convolution_triton.convolve_adjoint(x, weight, first, pieces, dilation, dy)
+    if not forms.by_numba(x, _NUMBA):
         with torch.enable_grad():
             x, weight, first = (one.detach().requires_grad_() for one in (x, weight, first))
             y = convolution_reference.convolve(x, weight, first, pieces, dilation)

@@ -1,4 +1,4 @@
-"""Causal convolutions of each channel in plain torch: what the other forms must equal, and the GPU's form.
+"""Causal convolutions of each channel in plain torch: short, slow, and what the other forms must equal.
 
 Shapes are those of `learnsolve.kernels.convolution`. Gradients go through.
 """

@@ -1,22 +1,19 @@
 """First-order recurrences: each call goes to the form that suits the tensors' device.
 
-On the CPU that is numba's; else cyclic reduction in plain torch. Nothing is recorded for differentiation.
-Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with one group or one time for all;
-``pieces`` (n, 3), of each sequence its group, first time, and last time and one; states (n, channels).
+On the CPU that is numba's; on a GPU, for real numbers, Triton's; else cyclic reduction in torch. Nothing
+is recorded for differentiation. Shapes: ``b`` and results (groups, time, channels); ``a`` likewise, or with
+one group or one time for all; ``pieces`` (n, 3), of each sequence its group, first time, and last time and
+one; states (n, channels).
 """
 
 import torch
 from torch import Tensor
 
-from learnsolve.kernels import recurrence_cyclic
+from learnsolve.kernels import forms, recurrence_cyclic
 from learnsolve.kernels.memory import inputs, views
 from learnsolve.kernels.threads import threads
 
 _NUMBA = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-
-
-def _by_numba(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in _NUMBA
 
 
 def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +25,11 @@ def diagonal(a: Tensor, b: Tensor, first: Tensor, pieces: Tensor) -> tuple[Tenso
     >>> diagonal(a, b, torch.zeros(1, 1), torch.tensor([[0, 0, 3]]))[1].item()
     1.75
     """
-    if not _by_numba(b):
+    if forms.by_triton(b):
+        from learnsolve.kernels import recurrence_triton
+
+        return recurrence_triton.diagonal(a, b, first, pieces)
+    if not forms.by_numba(b, _NUMBA):
         return recurrence_cyclic.diagonal(a, b, first, pieces)
     from learnsolve.kernels import recurrence_numba
 
@@ -46,7 +47,11 @@ def diagonal_adjoint(a: Tensor, y: Tensor, beyond: Tensor, pieces: Tensor) -> tu
     >>> diagonal_adjoint(a, y, torch.zeros(1, 1), torch.tensor([[0, 0, 3]]))[0][0, 0].item()
     1.75
     """
-    if not _by_numba(y):
+    if forms.by_triton(y):
+        from learnsolve.kernels import recurrence_triton
+
+        return recurrence_triton.diagonal_adjoint(a, y, beyond, pieces)
+    if not forms.by_numba(y, _NUMBA):
         return recurrence_cyclic.diagonal_adjoint(a, y, beyond, pieces)
     from learnsolve.kernels import recurrence_numba
 

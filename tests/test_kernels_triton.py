@@ -12,11 +12,14 @@ from learnsolve.kernels import grid, grid_reference, sparse, sparse_reference
 from tests.kernel_cases import grid_case, sparse_case, to
 
 ROOT = Path(__file__).resolve().parents[1]
+FORMS = ("triton_forms", "sequence_triton_forms")
+# Bytes of shared memory that a program may take on Hopper.
+SHARED = 227 * 1024
 pytest.importorskip("triton", reason="triton is not installed")
 
 
-def run_forms(**environment):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/triton_forms.py"]
+def run_forms(name, **environment):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{name}.py"]
     variables = {**os.environ, **environment}
     done = subprocess.run(
         command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=600, check=False
@@ -24,8 +27,9 @@ def run_forms(**environment):
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
-def test_interpreted():
-    run_forms(TRITON_INTERPRET="1")
+@pytest.mark.parametrize("name", FORMS)
+def test_interpreted(name):
+    run_forms(name, TRITON_INTERPRET="1")
 
 
 def test_every_kernel_compiles_for_hopper_without_one():
@@ -33,10 +37,12 @@ def test_every_kernel_compiles_for_hopper_without_one():
 
     names = [name for name, *_ in ahead_of_time.variants()]
     assert len(set(names)) == len(names)
-    binaries = ahead_of_time.compile_all(90)
-    assert list(binaries) == names
-    for name, binary in binaries.items():
+    kernels = ahead_of_time.compile_all(90)
+    assert list(kernels) == names
+    for name, kernel in kernels.items():
+        binary = kernel.asm["cubin"]
         assert binary.startswith(b"\x7fELF"), name
+        assert kernel.metadata.shared <= SHARED, name
         used = ahead_of_time.resources(binary)
         # Division in double precision is a subroutine of ptxas, whose frame is a few words a thread.
         frame = 32 if name.endswith("fp64") else 0
@@ -45,8 +51,9 @@ def test_every_kernel_compiles_for_hopper_without_one():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu():
-    run_forms(TRITON_INTERPRET="0")
+@pytest.mark.parametrize("name", FORMS)
+def test_on_a_gpu(name):
+    run_forms(name, TRITON_INTERPRET="0")
 
 
 @pytest.mark.gpu

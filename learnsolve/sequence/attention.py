@@ -292,12 +292,10 @@ def _checked(
     for name, one in zip(("q", "k", "v", "beta", "log_decay", "initial_state"), tensors, strict=True):
         if one is not None and not one.is_floating_point():
             raise TypeError(f"{name} is of {one.dtype}; floating dtypes are accepted")
-    dtype = (
-        torch.float64
-        if any(one is not None and one.dtype == torch.float64 for one in tensors)
-        else torch.float32
-    )
-    moved = [None if one is None else one.to(dtype) for one in tensors[:5]]
+    double = any(one is not None and one.dtype == torch.float64 for one in tensors)
+    dtype = torch.float64 if double else torch.float32
+    as_given = not double and k.dtype == v.dtype == q.dtype and attention.reads_low(q)
+    moved = [one if one is None or as_given else one.to(dtype) for one in tensors[:5]]
     first = q.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
     factor = width**-0.5 if scale is None else float(scale)
     return (*moved, first), factor, pieces, torch.promote_types(q.dtype, v.dtype)

@@ -1,5 +1,6 @@
 """What the benchmarks share: pinned threads, fresh processes, interleaved repeats, conditions, files."""
 
+import ctypes
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+# Options of glibc's `mallopt`.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 PACKAGES = ("numpy", "scipy", "torch", "numba", "pyamg", "pyamgcl")
 
 Run = dict[str, Any]
@@ -33,6 +37,20 @@ Run = dict[str, Any]
 def pinned(threads: int) -> dict[str, str]:
     """The environment of a process in which every library takes so many threads."""
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+
+
+def keep_memory() -> None:
+    """Let glibc keep what is freed: fresh pages cost more than what is timed, for all alike.
+
+    On a machine that reclaims idle memory a page costs microseconds, and a tensor of a million numbers a
+    thousand of them.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(AttributeError):
+        allocator = ctypes.CDLL(None)
+        for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 1 << 28)):
+            allocator.mallopt(option, value)
 
 
 def once(spec: Run, timeout: float) -> Run:

@@ -42,7 +42,7 @@ class BackboneOptions:
         Hidden width of the MLPs over the width; zero for none.
     features : int
         Of the vectors, where the vocabulary is zero.
-    beta_max, beta_slope, conv, gated, householders
+    expand_k, expand_v, beta_max, beta_slope, conv, gated, householders
         As of `DeltaNet`; ``beta_max`` of "memories" and "gated-linear-attention" too.
     window : int
         Of the mixer "window".
@@ -73,6 +73,8 @@ class BackboneOptions:
     mixers: tuple[str, ...] = ("deltanet",)
     mlp: float = 2.0
     features: int = 0
+    expand_k: float = 1.0
+    expand_v: float = 1.0
     beta_max: float = 1.0
     beta_slope: float = 1.0
     conv: int = 4
@@ -105,8 +107,8 @@ class BackboneOptions:
 
 MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
     "deltanet": lambda o: DeltaNet(
-        o.width, o.heads, conv=o.conv, beta_max=o.beta_max, beta_slope=o.beta_slope, gated=o.gated,
-        householders=o.householders,
+        o.width, o.heads, expand_k=o.expand_k, expand_v=o.expand_v, conv=o.conv, beta_max=o.beta_max,
+        beta_slope=o.beta_slope, gated=o.gated, householders=o.householders,
     ),
     "attention": lambda o: Attention(o.width, o.heads),
     "window": lambda o: Attention(o.width, o.heads, window=o.window),

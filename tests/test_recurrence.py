@@ -37,7 +37,7 @@ def slow(a, b, first):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [1, 63, 100, 1000])
+@pytest.mark.parametrize("length", [1, 63, 65, 100, 1000])
 @pytest.mark.parametrize("constant", [(), (1,), (0, 1)])
 def test_the_scan_is_the_recurrence(dtype, length, constant):
     b, first = draw((3, length, 5), dtype, 1), draw((3, 5), dtype, 2)

@@ -88,10 +88,13 @@ def test_gradients(name):
     assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x, nondet_tol=1e-12)
 
 
-@pytest.mark.parametrize("length", [1, 63, 65, 100])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+@pytest.mark.parametrize("length", [1, 63, 65, 100, 1000])
 @pytest.mark.parametrize("window", [None, 1, 7, 64])
 @pytest.mark.parametrize("before", [0, 3, 100])
-def test_windows_are_those_of_a_mask(length, window, before):
+def test_windows_are_those_of_a_mask(length, window, before, dtype, tolerance):
     q, k, v = (draw(2, before + length, 3, n, seed=n) for n in (4, 4, 5))
     k = draw(2, before + length, 3, 4, seed=9)
     scores = torch.einsum("bihk,bjhk->bhij", q, k) / 2
@@ -99,11 +102,25 @@ def test_windows_are_those_of_a_mask(length, window, before):
     seen = (away >= 0) & (away < (window or 10**9))
     weights = torch.softmax(scores.masked_fill(~seen, -torch.inf), -1)
     wanted = torch.einsum("bhij,bjhv->bihv", weights, v)[:, before:]
-    state = (k[:, :before], v[:, :before])
-    o, after = sliding_window_attention(*(one[:, before:] for one in (q, k, v)), window, initial_state=state)
-    torch.testing.assert_close(o, wanted)
+    low = [one.to(dtype) for one in (q, k, v)]
+    state = tuple(one[:, :before] for one in low[1:])
+    o, after = sliding_window_attention(*(one[:, before:] for one in low), window, initial_state=state)
+    assert o.dtype == dtype
+    assert (o.double() - wanted).norm() <= tolerance * wanted.norm()
     kept = before + length if window is None else min(window - 1, before + length)
-    torch.testing.assert_close(after[0], k[:, before + length - kept :])
+    assert torch.equal(after[0], low[1][:, before + length - kept :])
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("packed", [False, True])
+def test_windows_have_gradients(window, packed):
+    q, k, v = (draw(1, 9, 2, 3, seed=n).requires_grad_() for n in range(3))
+    bounds = torch.tensor([0, 2, 2, 9]) if packed else None
+
+    def attend(q, k, v):
+        return sliding_window_attention(q, k, v, window, cu_seqlens=bounds)[0]
+
+    assert torch.autograd.gradcheck(attend, (q, k, v), nondet_tol=1e-12)
 
 
 @pytest.mark.parametrize("decay", [False, True])

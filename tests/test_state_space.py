@@ -59,7 +59,7 @@ def test_orders_of_accuracy_are_the_textbooks(method, order):
 
 
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("length", [1, 63, 65, 100])
+@pytest.mark.parametrize("length", [1, 63, 65, 100, 1000])
 @pytest.mark.parametrize("method", METHODS)
 def test_three_views_of_one_system(own, length, method):
     A, B, C, D, dt = system(own=own)

@@ -22,6 +22,15 @@ class ModularArithmetic(Task):
     modulus : int
     brackets : bool
         Without, products come before sums.
+    operations : str
+        Of +, - and *, those that occur; within brackets all do.
+    everywhere : bool
+        The value so far is asked after each digit too; without brackets only.
+
+    Raises
+    ------
+    ValueError
+        The modulus is less than two, an operation is unknown, or a value is asked that open brackets do not let one know.
 
     References
     ----------
@@ -40,10 +49,16 @@ class ModularArithmetic(Task):
     shortest: ClassVar[int] = 2
     modulus: int = 5
     brackets: bool = False
+    operations: str = "+-*"
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
+        if not self.operations or set(self.operations) - set("+-*"):
+            raise ValueError(f"operations are {self.operations!r}; one or more of +, - and * are accepted")
         if self.modulus < 2:
             raise ValueError(f"modulus is {self.modulus}; at least two is accepted")
+        if self.brackets and self.everywhere:
+            raise ValueError("within brackets there is no value so far; everywhere=False is accepted")
 
     @property
     def vocabulary(self) -> int:
@@ -71,22 +86,28 @@ class ModularArithmetic(Task):
             else:
                 size = length - 1 - (length % 2)
                 words = list(rng.integers(0, m, size))
-                words[1::2] = list(m + rng.integers(0, 3, size // 2))
-                value = self._value(words)
+                kinds = np.array([m + OPERATIONS.index(kind) for kind in self.operations])
+                words[1::2] = list(kinds[rng.integers(0, len(kinds), size // 2)])
+                values = self._values(words)
+                value = values[-1]
+                if self.everywhere:
+                    targets[row, -len(words) - 1 : -1 : 2] = values
             tokens[row, -len(words) - 1 :] = [*words, equals]
             targets[row, -1] = value
         return tokens, targets
 
-    def _value(self, words: Sequence[int]) -> int:
-        """Of digits and operations by turns, products first."""
+    def _values(self, words: Sequence[int]) -> list[int]:
+        """Of digits and operations by turns, products first: the value after each digit."""
         total, sign, product = 0, 1, int(words[0])
+        found = [product]
         for operation, digit in zip(words[1::2], words[2::2], strict=True):
             kind = OPERATIONS[operation - self.modulus]
             if kind == "*":
                 product = product * int(digit)
             else:
                 total, sign, product = total + sign * product, 1 if kind == "+" else -1, int(digit)
-        return (total + sign * product) % self.modulus
+            found.append((total + sign * product) % self.modulus)
+        return found
 
     def _bracketed(self, size: int, rng: np.random.Generator) -> tuple[list[int], int]:
         """An expression of so many tokens, and its value."""

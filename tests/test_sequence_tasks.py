@@ -56,6 +56,20 @@ def test_values_are_those_of_python(brackets, modulus, length, seed):
     assert (asked[:-1] == NOTHING).all()
 
 
+def test_values_so_far_are_those_of_what_stands_before():
+    task = ModularArithmetic(everywhere=True)
+    (row,), (asked,) = task.batch(1, 20, 3)
+    text = task.text(row)
+    for t, sign in enumerate(text):
+        if sign.isdigit():
+            assert eval(text[: t + 1].strip()) % 5 == asked[t]
+        elif sign != "=":
+            assert asked[t] == NOTHING
+    assert asked[-1] == asked[-2]
+    with pytest.raises(ValueError, match="brackets"):
+        ModularArithmetic(brackets=True, everywhere=True)
+
+
 @pytest.mark.parametrize("group", sorted(GROUPS))
 def test_words_are_permutations_that_follow_each_other(group):
     elements = GROUPS[group]()

@@ -21,8 +21,6 @@ from learnsolve.sequence.layers import (
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "sequence"
-# Standard deviation of embeddings at first.
-EMBEDDED = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class BackboneOptions:
         Hidden width of the MLPs over the width; zero for none.
     features : int
         Of the vectors, where the vocabulary is zero.
+    embedding : float
+        Standard deviation of the tokens' vectors at first: what layers add to large ones is little.
     expand_k, expand_v, beta_max, beta_slope, conv, gated, householders
         As of `DeltaNet`; ``beta_max`` of "memories" and "gated-linear-attention" too.
     window : int
@@ -73,6 +73,7 @@ class BackboneOptions:
     mixers: tuple[str, ...] = ("deltanet",)
     mlp: float = 2.0
     features: int = 0
+    embedding: float = 0.02
     expand_k: float = 1.0
     expand_v: float = 1.0
     beta_max: float = 1.0
@@ -91,9 +92,9 @@ class BackboneOptions:
         unknown = [name for name in self.mixers if name not in MIXERS]
         if unknown or not self.mixers:
             raise ValueError(f"mixers are {self.mixers}; one or more of {', '.join(MIXERS)} are accepted")
-        if min(self.width, self.layers, self.heads, self.classes) < 1 or self.mlp < 0:
+        if min(self.width, self.layers, self.heads, self.classes) < 1 or min(self.mlp, self.embedding) < 0:
             raise ValueError(
-                f"{self}; width, layers, heads and classes must be positive, and mlp at least zero"
+                f"{self}; width, layers, heads and classes must be positive, mlp and embedding at least zero"
             )
         if (self.vocabulary < 1) == (self.features < 1):
             raise ValueError(
@@ -165,8 +166,7 @@ class Backbone(nn.Module):
         self.enter: nn.Module
         if options.vocabulary:
             self.enter = nn.Embedding(options.vocabulary, options.width)
-            # What layers add must not drown in the tokens themselves.
-            nn.init.normal_(self.enter.weight, std=EMBEDDED)
+            nn.init.normal_(self.enter.weight, std=options.embedding)
         else:
             self.enter = nn.Linear(options.features, options.width)
         names = [options.mixers[number % len(options.mixers)] for number in range(options.layers)]

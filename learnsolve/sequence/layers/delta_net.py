@@ -1,5 +1,6 @@
 """DeltaNet: a state that is corrected by the delta rule."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from torch.nn.functional import normalize, silu
 
 from learnsolve.sequence.attention import delta_product, delta_rule
 from learnsolve.sequence.convolution import causal_conv
+
+# Of a gate's softplus at first, by logarithms: what is written lasts for tens to hundreds of tokens.
+STEPS = 1e-3, 0.1
 
 
 class DeltaNetState(NamedTuple):
@@ -100,6 +104,8 @@ class DeltaNet(nn.Module):
         self.beta = nn.Linear(width, householders * heads)
         self.decay = nn.Linear(width, heads) if gated else None
         self.rate = nn.Parameter(torch.empty(heads).uniform_(1, 16).log()) if gated else None
+        if self.decay is not None:
+            self.decay.bias = nn.Parameter(lasting(heads))
         self.norm = nn.RMSNorm(values // heads, eps=eps)
         self.out = nn.Linear(values, width, bias=False)
 
@@ -131,3 +137,16 @@ class DeltaNet(nn.Module):
         else:
             o, memory = delta_product(q, k, v, beta, g, **options)
         return self.out(self.norm(o).flatten(-2)), DeltaNetState(short, memory)
+
+
+def lasting(heads: int) -> Tensor:
+    """Biases of gates, whose softplus is drawn from `STEPS` by its logarithm.
+
+    Examples
+    --------
+    >>> nn.functional.softplus(lasting(50)).max().item() <= 0.1001
+    True
+    """
+    low, high = (math.log(step) for step in STEPS)
+    steps = torch.empty(heads).uniform_(low, high).exp()
+    return steps + torch.log(-torch.expm1(-steps))

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize, silu, softplus
 from learnsolve.sequence.attention import delta_rule, linear_attention
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.layers.delta_net import lasting
 
 Rule = Literal["delta", "gated-delta", "linear", "gated-linear"]
 
@@ -103,7 +104,7 @@ class MixtureOfMemories(nn.Module):
         self.write = nn.Parameter(torch.randn(self.count, width, 2 * width + 2 * heads) / width**0.5)
         self.conv = nn.Parameter(torch.empty(3 * width, conv).uniform_(-1, 1) / max(conv, 1) ** 0.5)
         self.rate = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
-        self.bias = nn.Parameter(_inverse_softplus(torch.empty(heads).uniform_(-6.9, -2.3).exp()))
+        self.bias = nn.Parameter(lasting(heads))
         self.gate = nn.Linear(width, width, bias=False)
         self.norm = nn.RMSNorm(width // heads, eps=1e-5)
         self.out = nn.Linear(width, width, bias=False)
@@ -169,7 +170,3 @@ class MixtureOfMemories(nn.Module):
         else:
             o, last = linear_attention(q, k, v, g, initial_state=first, cu_seqlens=bounds)
         return o[0], MixtureState(short, last)
-
-
-def _inverse_softplus(x: Tensor) -> Tensor:
-    return x + torch.log(-torch.expm1(-x))

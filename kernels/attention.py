@@ -142,8 +142,12 @@ def delta(
     first: Tensor,
     pieces: Tensor,
     scale: float,
+    *,
+    kept: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``: o, last states and u.
+
+    Only the adjoint needs u, which may be empty where it is not to be ``kept``.
 
     Examples
     --------
@@ -158,7 +162,7 @@ def delta(
         return attention_chunked.delta(q, k, v, beta, g, first, pieces, scale)
     from learnsolve.kernels import attention_numba
 
-    u, o = torch.empty(v.shape, dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
+    u, o = torch.empty(v.shape if kept else (0, 0, 0, 0), dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
     last = torch.empty(first.shape, dtype=v.dtype)
     given = inputs(q, k, v, beta, _decay(g, q), first, pieces)
     attention_numba.delta(*given, scalar(scale, q), *views(u, o, last), _threads(q, v))

@@ -13,6 +13,9 @@ from numba import njit, prange
 from learnsolve.kernels import state_numba as state
 from learnsolve.kernels.threads import INLINE, kernel
 
+# Of a head that are copied at a time.
+TOKENS = 64
+
 
 @njit(**INLINE)
 def decays(g, K, a):
@@ -117,28 +120,47 @@ def substitute(w, k, b, g, pieces, u, threads):
 
 @kernel
 def delta(q, k, v, beta, g, first, pieces, scale, u, o, last, threads):
-    """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``; one decay or none."""
+    """``S = e^g S``, ``u = beta (v - S' k)``, ``S = S + k u'``, ``o = scale S' q``; one decay or none.
+
+    Tokens of a head lie far from each other: some are copied at a time, which memory serves side by side. An
+    empty ``u`` is not written.
+    """
     heads, K, width = q.shape[2], q.shape[3], v.shape[3]
     for job in prange(pieces.shape[0] * heads):
         piece, h = job // heads, job % heads
         n, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
         S = state.opened(first[piece, h])
-        x, y, z = np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype), np.zeros(len(S), v.dtype)
-        ahead, following = np.empty(width, v.dtype), q.dtype.type(1)
+        keys, queries = np.zeros((TOKENS + 1, len(S)), v.dtype), np.zeros((TOKENS, len(S)), v.dtype)
+        values, found = np.empty((TOKENS, width), v.dtype), np.empty((TOKENS, width), v.dtype)
+        z, ahead, following = np.zeros(len(S), v.dtype), np.empty(width, v.dtype), q.dtype.type(1)
         if end > begin:
             following = decay(g[n, begin, h])
             for i in range(K):
                 z[i] = following * k[n, begin, h, i]
             state.read(S, z, ahead)
-        for t in range(begin, end):
-            a, b = following, beta[n, t, h]
-            for j in range(width):
-                u[n, t, h, j] = b * (v[n, t, h, j] - ahead[j])
-            s = min(t + 1, end - 1)
-            following = decay(g[n, s, h])
+        for low in range(begin, end, TOKENS):
+            count = min(TOKENS, end - low)
+            for r in range(count):
+                for i in range(K):
+                    keys[r, i], queries[r, i] = k[n, low + r, h, i], q[n, low + r, h, i] * scale
+                for j in range(width):
+                    values[r, j] = v[n, low + r, h, j]
             for i in range(K):
-                x[i], y[i], z[i] = k[n, t, h, i], q[n, t, h, i] * scale, following * k[n, s, h, i]
-            state.step_twice_read(S, a, x, u[n, t, h], y, o[n, t, h], z, ahead)
+                keys[count, i] = k[n, min(low + count, end - 1), h, i]
+            for r in range(count):
+                a, b = following, beta[n, low + r, h]
+                for j in range(width):
+                    values[r, j] = b * (values[r, j] - ahead[j])
+                following = decay(g[n, min(low + r + 1, end - 1), h])
+                for i in range(K):
+                    z[i] = following * keys[r + 1, i]
+                state.step_twice_read(S, a, keys[r], values[r], queries[r], found[r], z, ahead)
+            for r in range(count):
+                for j in range(width):
+                    o[n, low + r, h, j] = found[r, j]
+                if len(u) > 0:
+                    for j in range(width):
+                        u[n, low + r, h, j] = values[r, j]
         last[piece, h] = S[:K]
 
 

@@ -40,7 +40,8 @@ class _Delta(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, *rest: Any) -> Any:
         first, pieces, scale = rest
-        o, last, u = attention.delta(q, k, v, beta, g, first, pieces, scale)
+        kept = any(ctx.needs_input_grad)
+        o, last, u = attention.delta(q, k, v, beta, g, first, pieces, scale, kept=kept)
         ctx.save_for_backward(q, k, v, beta, g, first, pieces, u, o, last)
         ctx.scale = scale
         return o, last
@@ -179,7 +180,7 @@ def delta_rule(
     given, scale, pieces, wanted = _checked(q, k, v, beta, log_decay, scale, initial_state, cu_seqlens)
     q, k, v, beta, g, first = given
     if k.numel():
-        size = beta.detach() * k.detach().square().sum(-1)
+        size = beta.detach() * torch.linalg.vector_norm(k.detach(), dim=-1).square()
         if bool(((size > LARGEST + ROUNDING) | (size < -ROUNDING)).any()):
             text = f"beta times the squared norm of a key is between {size.min():.3g} and {size.max():.3g}"
             warnings.warn(

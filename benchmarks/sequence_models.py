@@ -56,20 +56,17 @@ def tracking(config: str) -> list[Case]:
     ]
 
 
-def memories(pairs: int, heads: int) -> list[Case]:
-    """Four states of a mixture beside one memory: of as many numbers, in two ways, or of a fourth of them."""
-    task, shared = {"pairs": pairs}, {"width": 32, "layers": 2}
-    mixture = {"mixers": ("memories",), "memories": 3, "active": 1}
-    wide, square = {"expand_v": 4.0}, {"expand_k": 2.0, "expand_v": 2.0}
+def memories(pairs: int, width: int, heads: int) -> list[Case]:
+    """After a layer of the delta rule, four states beside one of them, and one of four times the numbers."""
+    shared = {"width": width, "heads": heads, "layers": 2}
     kinds = {
-        "mixture of 3 memories and a shared one": mixture,
-        "one memory of such keys, values of 4 times": wide,
-        "one memory, keys and values of twice": square,
-        "one of the memories": {},
+        "3 memories and a shared one": {"mixers": ("deltanet", "memories"), "memories": 3, "active": 1},
+        "a single one of them": {},
+        "a single one, of 4 times the state": {"expand_v": 4.0},
     }
-    name = f"{pairs} pairs, keys of {32 // heads}"
+    name = f"{pairs} pairs, width {width}"
     return [
-        Case("recall", f"{name}: {kind}", {"heads": heads, **shared, **changes}, task)
+        Case("recall", f"{name}: {kind}", {**shared, **changes}, {"pairs": pairs})
         for kind, changes in kinds.items()
     ]
 
@@ -89,7 +86,7 @@ CASES: dict[str, list[Case]] = {
         Case("recall", "deltanet and a window of 16", {"mixers": ("deltanet", "window"), "window": 16}),
         Case("recall", "deltanet and attention", {"mixers": ("deltanet", "attention")}),
     ],
-    "memories": [*memories(8, 8), *memories(12, 4), *memories(16, 4)],
+    "memories": [*memories(12, 32, 4), *memories(12, 64, 8), *memories(16, 64, 8)],
     "digits": [
         Case("digits", "lssl"),
         *(Case("digits", name, {"mixers": (name,)}) for name in ("lstm", "deltanet", "attention")),

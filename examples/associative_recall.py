@@ -3,8 +3,8 @@ What a state can hold
 =====================
 
 Pairs of a key and a value, then keys again: what was the value? Attention looks it up among all tokens. A
-recurrence must have put it into a state of constant size, from which the delta rule takes what a key stood for
-before it writes anew, whereas linear attention adds everything to everything.
+recurrence must have put it into a state of constant size, from which the delta rule takes what a key stood
+for before it writes anew, whereas linear attention adds everything to everything.
 """
 
 from matplotlib.figure import Figure

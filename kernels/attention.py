@@ -186,8 +186,8 @@ def delta_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Gradients of `delta` by ``q``, ``k``, ``v``, ``beta``, ``g`` and ``first``."""
     if form := _triton(q, g):
-        given = q, k, v, beta, g, first, pieces, scale, u, o, do, last, dlast
-        answer: Any = form[1].delta_adjoint(*given)
+        all_of_it = q, k, v, beta, g, first, pieces, scale, u, o, do, last, dlast
+        answer: Any = form[1].delta_adjoint(*all_of_it)
         return answer
     if not forms.by_numba(q, _NUMBA):
         return attention_chunked.delta_adjoint(q, k, v, beta, g, first, pieces, scale, do, dlast)

@@ -118,6 +118,11 @@ def _taken(given: Inputs, batches: list[int], begin: int, end: int) -> Inputs:
     return Inputs(*(None if one is None else one[batches, begin:end].transpose(1, 2) for one in given))  # type: ignore[arg-type]
 
 
+def _fresh(given: Inputs) -> Inputs:
+    """The same, of which a graph begins."""
+    return Inputs(*(None if one is None else one.detach().requires_grad_() for one in given))  # type: ignore[arg-type]
+
+
 def _bounds(given: Inputs, begin: int, end: int) -> list[tuple[int, int]]:
     size = SEGMENT * _chunk(given)
     return [(low, min(low + size, end)) for low in range(begin, end, size)]
@@ -167,10 +172,10 @@ def backward(
         dS = dlast[numbers]
         for (low, high), S in zip(reversed(parts), reversed(states), strict=True):
             with torch.enable_grad():
-                fresh = [S, *_taken(given, batches, low, high)]
-                fresh = [None if one is None else one.detach().requires_grad_() for one in fresh]
-                after, here, _ = segment(fresh[0], Inputs(*fresh[1:]))
-                wanted = [one for one in fresh if one is not None]
+                start = S.detach().requires_grad_()
+                part = _fresh(_taken(given, batches, low, high))
+                after, here, _ = segment(start, part)
+                wanted = [one for one in (start, *part) if one is not None]
                 slopes = (do[batches, low:high].transpose(1, 2), dS)
                 dS, *rest = torch.autograd.grad(
                     (here, after), wanted, slopes, allow_unused=True, materialize_grads=True

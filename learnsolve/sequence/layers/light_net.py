@@ -112,15 +112,15 @@ class LightNet(nn.Module):
             counted = [torch.arange(first, last) for first, last in each]
             places = torch.cat(counted if cu_seqlens is not None else counted[:1])[:, None]
         turns = rotation(places, self.heads, self.keys)
-        given = silu(q), k, v
+        q = silu(q)
         if self.scans == 2:
-            forth, (mean, weight) = self._attended(*given, turns, causal=True)
-            back, _ = self._attended(*(one.flip(1) for one in given), turns.flip(0), causal=True)
+            forth, (mean, weight) = self._attended(q, k, v, turns, causal=True)
+            back, _ = self._attended(q.flip(1), k.flip(1), v.flip(1), turns.flip(0), causal=True)
             o = (forth + back.flip(1)) / 2
         else:
-            before = None if state is None else (state.mean, state.weight)
+            first = None if state is None else (state.mean, state.weight)
             o, (mean, weight) = self._attended(
-                *given, turns, causal=self.causal, initial_state=before, cu_seqlens=cu_seqlens
+                q, k, v, turns, causal=self.causal, initial_state=first, cu_seqlens=cu_seqlens
             )
         y = self.norm(o.flatten(-2)) * silu(self.gate(flat))
         return self.out(y).reshape(x.shape), LightNetState(mean, weight, seen)

@@ -23,7 +23,7 @@ class ModularArithmetic(Task):
     brackets : bool
         Without, products come before sums.
     operations : str
-        Of +, - and *, those that occur; within brackets all do.
+        Those that occur of ``+-*``; within brackets all do.
     everywhere : bool
         The value so far is asked after each digit too; without brackets only.
 

@@ -115,12 +115,12 @@ def _groups(pieces: Tensor) -> list[tuple[list[int], list[int], int, int]]:
 
 
 def _taken(given: Inputs, batches: list[int], begin: int, end: int) -> Inputs:
-    return Inputs(*(None if one is None else one[batches, begin:end].transpose(1, 2) for one in given))  # type: ignore[arg-type]
+    return Inputs._make(None if one is None else one[batches, begin:end].transpose(1, 2) for one in given)
 
 
 def _fresh(given: Inputs) -> Inputs:
     """The same, of which a graph begins."""
-    return Inputs(*(None if one is None else one.detach().requires_grad_() for one in given))  # type: ignore[arg-type]
+    return Inputs._make(None if one is None else one.detach().requires_grad_() for one in given)
 
 
 def _bounds(given: Inputs, begin: int, end: int) -> list[tuple[int, int]]:

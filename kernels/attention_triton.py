@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from learnsolve.kernels.grid_triton import on_device
+from learnsolve.kernels.memory import real, room
 
 # Numbers of a state that a warp keeps.
 TILE = 1024
@@ -322,30 +323,6 @@ def delta_adjoint(
     _launch(delta_adjoint_kernel, (q, k, v, beta), g, (first, pieces, u, o, do, last, dlast), out, scale)
     decay = None if g is None else _sum(dg, g)
     return _sum(dq, q), _sum(dk, k), dv, _sum(dbeta, beta), decay, dfirst
-
-
-def real(q: Tensor) -> torch.dtype:
-    """What is computed in.
-
-    Examples
-    --------
-    >>> real(torch.ones(1, dtype=torch.bfloat16))
-    torch.float32
-    """
-    if not q.is_floating_point():
-        raise TypeError(f"Triton kernels work in floating dtypes, not in {q.dtype}: use the reference form")
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
-
-
-def room(x: Tensor) -> Tensor:
-    """Contiguous memory for a tensor of this shape and dtype.
-
-    Examples
-    --------
-    >>> room(torch.ones(2, 3).mT).stride()
-    (2, 1)
-    """
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def tile(K: int, V: int) -> dict[str, int]:

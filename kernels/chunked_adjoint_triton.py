@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from learnsolve.kernels.attention_triton import number, room
+from learnsolve.kernels.attention_triton import number
 from learnsolve.kernels.chunked_triton import (
     Chunks,
     between,
@@ -23,6 +23,7 @@ from learnsolve.kernels.chunked_triton import (
     tokens,
     until,
 )
+from learnsolve.kernels.memory import room
 
 
 @triton.jit

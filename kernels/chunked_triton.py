@@ -17,8 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from learnsolve.kernels.attention_triton import number, real, room
+from learnsolve.kernels.attention_triton import number
 from learnsolve.kernels.grid_triton import on_device
+from learnsolve.kernels.memory import real, room
 from learnsolve.kernels.parts import parts
 
 # Tokens of a chunk.

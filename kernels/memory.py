@@ -39,3 +39,32 @@ def scalar(value: complex, x: Tensor) -> Any:
     dtype('float32')
     """
     return torch.tensor(value, dtype=x.dtype).numpy()[()]
+
+
+def real(q: Tensor) -> torch.dtype:
+    """The dtype that kernels over any floating dtype compute in.
+
+    Raises
+    ------
+    TypeError
+        It is no floating one.
+
+    Examples
+    --------
+    >>> real(torch.ones(1, dtype=torch.bfloat16))
+    torch.float32
+    """
+    if not q.is_floating_point():
+        raise TypeError(f"Triton kernels work in floating dtypes, not in {q.dtype}: use the reference form")
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def room(x: Tensor) -> Tensor:
+    """Contiguous memory for a tensor of this shape and dtype.
+
+    Examples
+    --------
+    >>> room(torch.ones(2, 3).mT).stride()
+    (2, 1)
+    """
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)

@@ -6,11 +6,12 @@ from learnsolve.sequence.functional import linear_recurrence
 from learnsolve.sequence.light import additive_attention
 from learnsolve.sequence.signed import signed_attention
 from learnsolve.sequence.state_space import state_space
-from learnsolve.sequence.window import sliding_window_attention
+from learnsolve.sequence.window import chunked_attention, sliding_window_attention
 
 __all__ = [
     "additive_attention",
     "causal_conv",
+    "chunked_attention",
     "delta_product",
     "delta_rule",
     "linear_attention",

@@ -1,4 +1,4 @@
-"""Causal softmax attention, to all that came before or to a window of it."""
+"""Causal softmax attention: to all that came before, to a window of it, or within chunks."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from learnsolve.sequence.functional import apart, check_heads
+from learnsolve.sequence.functional import apart, check_heads, sequences
 
 Pair = tuple[Tensor, Tensor]
 
@@ -73,7 +73,9 @@ def sliding_window_attention(
     if cu_seqlens is not None:
         if initial_state is not None:
             raise ValueError("packed sequences have no initial state here; give them one by one")
-        return apart(partial(sliding_window_attention, window=window, scale=scale), cu_seqlens, q, k, v)
+        if window is None:
+            return apart(partial(sliding_window_attention, scale=scale), cu_seqlens, q, k, v)
+        return _packed(q, k, v, window, scale, cu_seqlens)
     if initial_state is not None:
         _check_state(initial_state, k, v)
         k, v = (torch.cat(pair, 1) for pair in zip(initial_state, (k, v), strict=True))
@@ -104,8 +106,25 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Te
     return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(-3, -2)
 
 
-def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
-    """Each block of queries with its own keys and those of the block before."""
+def _packed(
+    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float | None, cu_seqlens: Tensor
+) -> tuple[Tensor, list[Pair]]:
+    """Packed sequences in one go: no token sees one of another sequence."""
+    pieces = sequences(q.shape[0], q.shape[1], cu_seqlens)
+    begins, ends = pieces[:, 1], pieces[:, 2]
+    starts = torch.maximum(begins, ends - window + 1).tolist()
+    states = [(k[:, low:high], v[:, low:high]) for low, high in zip(starts, ends.tolist(), strict=True)]
+    if q.numel() == 0 or v.numel() == 0:
+        return v, states
+    owner = torch.repeat_interleave(torch.arange(len(pieces)), ends - begins).to(q.device)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    return _by_blocks(q, k, v, window, scale, owner), states
+
+
+def _by_blocks(
+    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float, owner: Tensor | None = None
+) -> Tensor:
+    """Each block of queries with its own keys and those of the block before, of the same owner if any."""
     length, before = q.shape[1], k.shape[1] - q.shape[1]
     count = math.ceil(length / window)
     # Keys begin a block before the queries, padded by what nobody sees.
@@ -121,4 +140,88 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Te
     away = places[:window, None] + window - places
     seen = ((away >= 0) & (away < window)).expand(count, 1, window, 2 * window).clone()
     seen[0, ..., :ahead] = False
+    if owner is not None:
+        # What pads is of nobody, but sees itself.
+        whose = pad(owner, (ahead, behind), value=-1).unfold(0, 2 * window, window)
+        seen &= (whose[:, window:, None] == whose[:, None, :])[:, None]
     return _attended(q, k, v, seen, scale).flatten(1, 2)[:, :length]
+
+
+def chunked_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    chunk: int,
+    *,
+    scale: float | None = None,
+    initial_state: Pair | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Any]:
+    r"""Softmax attention of each token to itself and to what came before in its chunk.
+
+    Chunks do not overlap, so that time and memory grow by length times chunk.
+
+    Parameters
+    ----------
+    q, k, v, scale, cu_seqlens
+        As for `sliding_window_attention`.
+    chunk : int
+        Tokens of a chunk; the first begins with the sequence.
+    initial_state : (keys, values), optional
+        (N, S, H, K) and (N, S, H, V): what came before in the chunk that is not full; S is less than the chunk.
+
+    Returns
+    -------
+    o : (B, T, H, V) Tensor
+    final_state : (keys, values), or a list of such, one for each packed sequence
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit, the chunk is not positive, or ``cu_seqlens`` does not rise from 0 to T.
+
+    References
+    ----------
+    Ma and others, *Mega: moving average equipped gated attention*, ICLR 2023, section 3.5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.sequence import chunked_attention
+    >>> v = torch.tensor([2.0, 4.0, 6.0]).reshape(1, 3, 1, 1)
+    >>> chunked_attention(0 * v, 0 * v, v, chunk=2)[0].flatten().tolist()
+    [2.0, 3.0, 6.0]
+    """
+    check_heads(q, k, v)
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; a positive number is accepted")
+    if cu_seqlens is not None:
+        mix = partial(_chunked, chunk=chunk, scale=scale)
+        if initial_state is None:
+            return apart(lambda *given: mix(*given, None), cu_seqlens, q, k, v)
+        return apart(mix, cu_seqlens, q, k, v, states=initial_state)
+    return _chunked(q, k, v, initial_state, chunk=chunk, scale=scale)
+
+
+def _chunked(
+    q: Tensor, k: Tensor, v: Tensor, state: Pair | None, *, chunk: int, scale: float | None
+) -> tuple[Tensor, Pair]:
+    """Attention within chunks, of which the first may be begun."""
+    if state is not None:
+        _check_state(state, k, v)
+        k, v = (torch.cat(pair, 1) for pair in zip(state, (k, v), strict=True))
+    whole, begun = k.shape[1], k.shape[1] - q.shape[1]
+    if begun >= chunk:
+        raise ValueError(f"the state has {begun} tokens of a chunk of {chunk}; fewer are accepted")
+    open_ = whole // chunk * chunk
+    after = k[:, open_:], v[:, open_:]
+    if q.numel() == 0 or v.numel() == 0:
+        return v[:, begun:], after
+    # A short sequence needs no more than its own room.
+    size = min(chunk, whole)
+    behind = -whole % size
+    q = pad(q, (0, 0, 0, 0, begun, behind))
+    k, v = (pad(one, (0, 0, 0, 0, 0, behind)) for one in (k, v))
+    q, k, v = (one.unflatten(1, (-1, size)).transpose(-3, -2) for one in (q, k, v))
+    o = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return o.transpose(-3, -2).flatten(1, 2)[:, begun:whole], after

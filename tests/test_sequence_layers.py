@@ -9,12 +9,15 @@ from learnsolve.sequence import delta_product, delta_rule, sliding_window_attent
 from learnsolve.sequence.backbone import MIXERS, BackboneOptions, load, save
 from learnsolve.sequence.layers import (
     LSSL,
+    TCNCA,
     Attention,
     DeltaNet,
     GatedLinearAttention,
     LightNet,
     LinearAttention,
+    Mega,
     MixtureOfMemories,
+    SeqBoat,
 )
 from learnsolve.sequence.places import PlaceEncoding, grid, rotation, turned
 from learnsolve.training import WeightsError
@@ -41,6 +44,11 @@ LAYERS = {
         8, 2, memories=3, active=1, shared=False, rule="delta", conv=0
     ),
     "linear memories": lambda: MixtureOfMemories(8, 2, rule="gated-linear"),
+    "chunks": lambda: Attention(8, 2, chunk=4),
+    "mega": lambda: Mega(8, 4, averages=3),
+    "tcnca": lambda: TCNCA(8, 4, taps=3, levels=2, dilation=2),
+    "plain tcnca": lambda: TCNCA(8, 4, taps=2, levels=2, dilation=2, plain=True),
+    "seqboat": lambda: SeqBoat(8, 3, averages=2),
     "lssl": lambda: LSSL(8, 5, learned=True),
     "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
 }

@@ -4,6 +4,7 @@ from learnsolve.sequence.attention import delta_product, delta_rule, linear_atte
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.functional import linear_recurrence
 from learnsolve.sequence.light import additive_attention
+from learnsolve.sequence.moving_average import moving_average
 from learnsolve.sequence.signed import signed_attention
 from learnsolve.sequence.state_space import state_space
 from learnsolve.sequence.window import chunked_attention, sliding_window_attention
@@ -16,6 +17,7 @@ __all__ = [
     "delta_rule",
     "linear_attention",
     "linear_recurrence",
+    "moving_average",
     "signed_attention",
     "sliding_window_attention",
     "state_space",

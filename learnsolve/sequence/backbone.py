@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from learnsolve.sequence.layers import (
     LSSL,
     LSTM,
+    TCNCA,
     Attention,
     DeltaNet,
     GatedLinearAttention,
     LightNet,
     LinearAttention,
+    Mega,
     MixtureOfMemories,
+    SeqBoat,
 )
 from learnsolve.training.shipped import load_network, save_network
 
@@ -45,7 +48,11 @@ class BackboneOptions:
     expand_k, expand_v, beta_max, beta_slope, conv, gated, householders
         As of `DeltaNet`; ``beta_max`` of "memories" and "gated-linear-attention" too.
     window : int
-        Of the mixer "window".
+        Of the mixers "window" and "seqboat", and the chunks of "chunks", "mega" and "tcnca".
+    averages : int
+        Of the mixers "mega" and "seqboat", for each channel.
+    taps, levels, dilation : int
+        Of the convolutions of "tcnca" and "plain-tcnca".
     state : int
         Of the mixer "lssl", for each channel.
     memories, active
@@ -82,6 +89,10 @@ class BackboneOptions:
     gated: bool = False
     householders: int = 1
     window: int = 64
+    averages: int = 16
+    taps: int = 17
+    levels: int = 4
+    dilation: int = 8
     state: int = 32
     memories: int = 4
     active: int = 2
@@ -113,6 +124,13 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
     ),
     "attention": lambda o: Attention(o.width, o.heads),
     "window": lambda o: Attention(o.width, o.heads, window=o.window),
+    "chunks": lambda o: Attention(o.width, o.heads, chunk=o.window),
+    "mega": lambda o: Mega(o.width, o.window, averages=o.averages),
+    "tcnca": lambda o: TCNCA(o.width, o.window, taps=o.taps, levels=o.levels, dilation=o.dilation),
+    "plain-tcnca": lambda o: TCNCA(
+        o.width, o.window, taps=o.taps, levels=o.levels, dilation=o.dilation, plain=True
+    ),
+    "seqboat": lambda o: SeqBoat(o.width, o.window, averages=o.averages),
     "memories": lambda o: MixtureOfMemories(
         o.width, o.heads, memories=o.memories, active=o.active, conv=o.conv, beta_max=o.beta_max,
         rule="gated-delta" if o.gated else "delta",

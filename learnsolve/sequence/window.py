@@ -168,7 +168,8 @@ def chunked_attention(
     chunk : int
         Tokens of a chunk; the first begins with the sequence.
     initial_state : (keys, values), optional
-        (N, S, H, K) and (N, S, H, V): what came before in the chunk that is not full; S is less than the chunk.
+        (N, S, H, K) and (N, S, H, V): what came before in the chunk that is not full; S is less than the
+        chunk. Of packed sequences a list.
 
     Returns
     -------

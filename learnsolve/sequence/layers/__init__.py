@@ -7,15 +7,21 @@ from learnsolve.sequence.layers.light_net import LightNet
 from learnsolve.sequence.layers.linear_attention import LinearAttention
 from learnsolve.sequence.layers.lssl import LSSL
 from learnsolve.sequence.layers.lstm import LSTM
+from learnsolve.sequence.layers.mega import Mega
 from learnsolve.sequence.layers.mixture_of_memories import MixtureOfMemories
+from learnsolve.sequence.layers.seq_boat import SeqBoat
+from learnsolve.sequence.layers.tcnca import TCNCA
 
 __all__ = [
     "LSSL",
     "LSTM",
+    "TCNCA",
     "Attention",
     "DeltaNet",
     "GatedLinearAttention",
     "LightNet",
     "LinearAttention",
+    "Mega",
     "MixtureOfMemories",
+    "SeqBoat",
 ]

@@ -1,12 +1,12 @@
-"""Causal softmax attention with rotary positions, to all tokens or to a window."""
+"""Causal softmax attention with rotary positions: to all tokens, to a window, or within chunks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from learnsolve.sequence.places import rotation, turned
-from learnsolve.sequence.window import sliding_window_attention
+from learnsolve.sequence.window import chunked_attention, sliding_window_attention
 
 
 class AttentionState(NamedTuple):
@@ -15,7 +15,7 @@ class AttentionState(NamedTuple):
     Attributes
     ----------
     keys, values : (N, S, heads, K) Tensor
-        At most one less than the window, if there is one.
+        At most one less than the window, if there is one, or than the chunk.
     seen : int
         How many tokens there were.
     """
@@ -33,6 +33,8 @@ class Attention(nn.Module):
     width, heads : int
     window : int, optional
         How many tokens, the last among them, are attended to; by default all.
+    chunk : int, optional
+        Instead of a window: tokens of the chunks within which they are attended to.
     rotary : bool
         Whether queries and keys are turned by their position.
 
@@ -50,11 +52,21 @@ class Attention(nn.Module):
     (torch.Size([3, 5, 8]), torch.Size([3, 3, 2, 4]))
     """
 
-    def __init__(self, width: int, heads: int = 4, *, window: int | None = None, rotary: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int = 4,
+        *,
+        window: int | None = None,
+        chunk: int | None = None,
+        rotary: bool = True,
+    ) -> None:
         super().__init__()
+        if window is not None and chunk is not None:
+            raise ValueError(f"window is {window} and chunk {chunk}; one of them is accepted")
         if heads < 1 or width % heads or (rotary and width // heads % 2):
             raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
-        self.heads, self.window, self.rotary = heads, window, rotary
+        self.heads, self.window, self.chunk, self.rotary = heads, window, chunk, rotary
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -70,7 +82,11 @@ class Attention(nn.Module):
             turns = rotation(places[:, None], 1, q.shape[-1])
             q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
         before = None if state is None else (state.keys, state.values)
-        o, after = sliding_window_attention(q, k, v, self.window, initial_state=before, cu_seqlens=cu_seqlens)
+        given: dict[str, Any] = {"initial_state": before, "cu_seqlens": cu_seqlens}
+        if self.chunk is None:
+            o, after = sliding_window_attention(q, k, v, self.window, **given)
+        else:
+            o, after = chunked_attention(q, k, v, self.chunk, **given)
         if isinstance(after, list):
             assert cu_seqlens is not None
             lengths = cu_seqlens.diff().tolist()

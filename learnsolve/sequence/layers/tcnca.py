@@ -1,0 +1,121 @@
+"""TCNCA: gated attention within chunks, of tokens smoothed by dilated convolutions."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from learnsolve.sequence.convolution import causal_conv
+from learnsolve.sequence.layers.gated_attention import GatedChunks
+
+
+class DilatedConvolutions(nn.Module):
+    r"""Causal convolutions of each channel, whose taps stand farther apart from level to level.
+
+    .. math:: x \leftarrow x + \mathrm{silu}(w_b *_{f^b} x + c_b), \qquad b = 0 \ldots B - 1
+
+    The last of :math:`B` levels of :math:`K` taps looks back :math:`(K - 1)(f^B - 1) / (f - 1)` tokens.
+
+    Parameters
+    ----------
+    width : int
+    taps, levels, dilation : int
+        :math:`K`, :math:`B` and :math:`f`.
+
+    References
+    ----------
+    Bai, Kolter and Koltun, *An empirical evaluation of generic convolutional and recurrent networks for
+    sequence modeling*, 2018, section 3; the growth of dilations after Terzić, Hersche, Karunaratne, Benini,
+    Sebastian and Rahimi, *TCNCA: temporal convolution network with chunked attention for scalable sequence
+    processing*, 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = DilatedConvolutions(8, taps=3, levels=2, dilation=4)
+    >>> y, state = layer(torch.zeros(3, 5, 8))
+    >>> y.shape, layer.span, [one.shape[2] for one in state]
+    (torch.Size([3, 5, 8]), 10, [2, 8])
+    """
+
+    def __init__(self, width: int, taps: int = 17, levels: int = 4, dilation: int = 8) -> None:
+        super().__init__()
+        if min(width, taps, levels, dilation) < 1:
+            raise ValueError(
+                f"width is {width}, taps {taps}, levels {levels} and dilation {dilation}; positive numbers "
+                "are accepted"
+            )
+        self.weight = nn.Parameter(torch.empty(levels, width, taps).uniform_(-1, 1) / math.sqrt(taps))
+        self.bias = nn.Parameter(torch.zeros(levels, width))
+        self.dilations = [dilation**level for level in range(levels)]
+
+    @property
+    def span(self) -> int:
+        """How far back it looks."""
+        return (self.weight.shape[2] - 1) * sum(self.dilations)
+
+    def forward(
+        self, x: Tensor, state: list[Tensor] | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Smooth (B, T, width); goes on from a state, and gives the last one."""
+        after = []
+        before = state or [None] * len(self.weight)
+        for weight, bias, dilation, first in zip(self.weight, self.bias, self.dilations, before, strict=True):
+            y, last = causal_conv(
+                x, weight, bias, dilation=dilation, initial_state=first, cu_seqlens=cu_seqlens,
+                method="direct",
+            )  # fmt: skip
+            x = x + silu(y)
+            after.append(last)
+        return x, tuple(after)
+
+
+class TCNCA(GatedChunks):
+    r"""Tokens smoothed by a temporal convolutional network, and gated attention within chunks.
+
+    That is `Mega` with :math:`m = \mathrm{silu}(\mathrm{TCN}(x))`, whose work is in proportion to the length.
+    Where it is ``plain``, nothing is gated: :math:`y = W_h \, \mathrm{attention}(q(z), k(z), v)`, with
+    :math:`z, v = W m`.
+
+    Parameters
+    ----------
+    width : int
+    chunk : int
+        Tokens that are attended to at most.
+    taps, levels, dilation : int
+        Of the convolutions.
+    plain : bool
+        Without gates.
+    hidden, keys : int, optional
+        Channels of values, twice the width by default, and of keys, a quarter but at least 16.
+
+    References
+    ----------
+    Terzić, Hersche, Karunaratne, Benini, Sebastian and Rahimi, *TCNCA: temporal convolution network with
+    chunked attention for scalable sequence processing*, 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.sequence.layers import TCNCA
+    >>> y, state = TCNCA(8, chunk=4)(torch.zeros(3, 5, 8))
+    >>> y.shape, state.keys.shape  # one token of the second chunk
+    (torch.Size([3, 5, 8]), torch.Size([3, 1, 1, 16]))
+    """
+
+    def __init__(
+        self,
+        width: int,
+        chunk: int = 64,
+        *,
+        taps: int = 17,
+        levels: int = 4,
+        dilation: int = 8,
+        plain: bool = False,
+        hidden: int | None = None,
+        keys: int | None = None,
+    ) -> None:
+        super().__init__(
+            DilatedConvolutions(width, taps, levels, dilation), width, chunk, hidden, keys, plain
+        )

@@ -2,8 +2,9 @@
 
 On the CPU, in single and double precision, that is numba's, on a GPU Triton's, elsewhere the reference in
 plain torch. Shapes: ``x`` and results (groups, time, channels), ``weight`` (taps, channels), of which the
-first meets the present, ``first`` (n, span, channels), what stands before each sequence, and ``pieces``
-(n, 3): of each its group, first time, and last time and one. Nothing is recorded for differentiation.
+first meets the present, ``first`` (n, span, channels), what stands before each sequence, or (n, 0, channels)
+where nothing does, and ``pieces`` (n, 3): of each its group, first time, and last time and one. Nothing is
+recorded for differentiation.
 """
 
 import torch
@@ -28,13 +29,13 @@ def convolve(x: Tensor, weight: Tensor, first: Tensor, pieces: Tensor, dilation:
     if forms.by_triton(x):
         from learnsolve.kernels import convolution_triton
 
-        return convolution_triton.convolve(x, weight, first, pieces, dilation)
+        return convolution_triton.convolve(x, weight, _full(first, weight, dilation), pieces, dilation)
     if not forms.by_numba(x, _NUMBA):
         with torch.no_grad():
-            return convolution_reference.convolve(x, weight, first, pieces, dilation)
+            return convolution_reference.convolve(x, weight, _full(first, weight, dilation), pieces, dilation)
     from learnsolve.kernels import convolution_numba
 
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = torch.zeros(x.shape, dtype=x.dtype)
     given = inputs(x, weight, first, pieces)
     convolution_numba.convolve(*given, dilation, *views(out), threads(x.numel()))
     return out
@@ -47,11 +48,13 @@ def convolve_adjoint(
     if forms.by_triton(x):
         from learnsolve.kernels import convolution_triton
 
-        return convolution_triton.convolve_adjoint(x, weight, first, pieces, dilation, dy)
+        whole = _full(first, weight, dilation)
+        dx, dw, df = convolution_triton.convolve_adjoint(x, weight, whole, pieces, dilation, dy)
+        return dx, dw, df[:, whole.shape[1] - first.shape[1] :]
     if not forms.by_numba(x, _NUMBA):
         with torch.enable_grad():
             x, weight, first = (one.detach().requires_grad_() for one in (x, weight, first))
-            y = convolution_reference.convolve(x, weight, first, pieces, dilation)
+            y = convolution_reference.convolve(x, weight, _full(first, weight, dilation), pieces, dilation)
             fresh = x, weight, first
             dx, dw, df = torch.autograd.grad(y, fresh, dy, allow_unused=True, materialize_grads=True)
         return dx, dw, df
@@ -63,3 +66,9 @@ def convolve_adjoint(
     given = inputs(x, weight, first, pieces)
     convolution_numba.convolve_adjoint(*given, dilation, *inputs(dy), *views(*found), threads(x.numel()))
     return found[0], found[1].sum(0), found[2]
+
+
+def _full(first: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """What stands before, with zeros where nothing does."""
+    span = (len(weight) - 1) * dilation
+    return first if first.shape[1] else first.new_zeros(len(first), span, weight.shape[1])

@@ -120,3 +120,17 @@ def test_bad_input(change, error, words):
     given = {"x": torch.zeros(1, 4, 3), "weight": torch.zeros(3, 2)} | change
     with pytest.raises(error, match=words):
         causal_conv(given.pop("x"), given.pop("weight"), **given)
+
+
+@pytest.mark.parametrize("form", ["compiled", "plain"])
+def test_without_a_state_as_with_zeros(form, monkeypatch):
+    if form == "plain":
+        monkeypatch.setattr(convolution, "_NUMBA", ())
+    given = [draw(1, 23, 5).requires_grad_(), draw(5, 6, seed=1).requires_grad_()]
+    bounds = torch.tensor([0, 9, 9, 23])
+    found = []
+    for state in (None, torch.zeros(3, 5, 15, dtype=torch.float64)):
+        y, last = causal_conv(*given, dilation=3, initial_state=state, cu_seqlens=bounds)
+        found.append([y, last, *torch.autograd.grad((y**2).sum(), given)])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)

@@ -112,7 +112,8 @@ def causal_conv(
     double = any(one is not None and one.dtype == torch.float64 for one in tensors.values())
     dtype, wanted = torch.float64 if double else torch.float32, torch.promote_types(x.dtype, weight.dtype)
     rows = x.to(dtype)
-    first = rows.new_zeros(len(pieces), span, x.shape[2])
+    # Without a state nothing stands before, which kernels know by its having no rows.
+    first = rows.new_zeros(len(pieces), 0, x.shape[2])
     first = first if initial_state is None else initial_state.to(dtype).mT
     taps = weight.to(dtype).flip(1).T
     if method == "fft" or (method == "auto" and weight.shape[1] > MANY):
@@ -121,22 +122,22 @@ def causal_conv(
         y = _Convolve.apply(rows, taps, first, pieces, dilation)
     y = y if bias is None else y + bias.to(dtype)
     y = torch.nn.functional.silu(y) if activation == "silu" else y
-    return y.to(wanted), _last(rows, first, pieces).to(wanted)
+    return y.to(wanted), _last(rows, first, pieces, span).to(wanted)
 
 
-def _last(x: Tensor, first: Tensor, pieces: Tensor) -> Tensor:
+def _last(x: Tensor, first: Tensor, pieces: Tensor, span: int) -> Tensor:
     """What stood last in each sequence: channels, and then times."""
-    span = first.shape[1]
-    rows = [
-        torch.cat([one, x[group, max(begin, end - span) : end]])[-span:] if span else one
-        for one, (group, begin, end) in zip(first, pieces.tolist(), strict=True)
-    ]
-    return torch.stack(rows).mT if rows else first.mT
+    rows = []
+    for one, (group, begin, end) in zip(first, pieces.tolist(), strict=True):
+        kept = torch.cat([one, x[group, max(begin, end - span) : end]])
+        kept = kept[max(0, len(kept) - span) :]
+        rows.append(torch.nn.functional.pad(kept, (0, 0, span - len(kept), 0)))
+    return torch.stack(rows).mT if rows else first.new_zeros(0, x.shape[2], span)
 
 
 def _by_transforms(x: Tensor, taps: Tensor, first: Tensor, pieces: Tensor, dilation: int) -> Tensor:
     """Circular convolutions, long enough that nothing comes around."""
-    span = first.shape[1]
+    span, before = (len(taps) - 1) * dilation, first.shape[1]
     spread = taps.new_zeros(span + 1, taps.shape[1])
     spread = spread.index_copy(0, torch.arange(len(taps), device=x.device) * dilation, taps)
     found: list[list[Tensor]] = [[] for _ in range(len(x))]
@@ -144,5 +145,5 @@ def _by_transforms(x: Tensor, taps: Tensor, first: Tensor, pieces: Tensor, dilat
         whole = torch.cat([one, x[group, begin:end]])
         size = len(whole) + span
         product = torch.fft.rfft(whole, size, dim=0) * torch.fft.rfft(spread, size, dim=0)
-        found[group].append(torch.fft.irfft(product, size, dim=0)[span : len(whole)])
+        found[group].append(torch.fft.irfft(product, size, dim=0)[before : len(whole)])
     return torch.stack([torch.cat(rows) for rows in found]) if found else x

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.layers.gated_attention import GatedChunks
@@ -35,8 +35,8 @@ class DilatedConvolutions(nn.Module):
     >>> import torch
     >>> layer = DilatedConvolutions(8, taps=3, levels=2, dilation=4)
     >>> y, state = layer(torch.zeros(3, 5, 8))
-    >>> y.shape, layer.span, [one.shape[2] for one in state]
-    (torch.Size([3, 5, 8]), 10, [2, 8])
+    >>> y.shape, layer.span, [one.shape[1] for one in state]
+    (torch.Size([3, 5, 8]), 10, [2, 5])
     """
 
     def __init__(self, width: int, taps: int = 17, levels: int = 4, dilation: int = 8) -> None:
@@ -56,18 +56,24 @@ class DilatedConvolutions(nn.Module):
         return (self.weight.shape[2] - 1) * sum(self.dilations)
 
     def forward(
-        self, x: Tensor, state: list[Tensor] | None = None, *, cu_seqlens: Tensor | None = None
+        self, x: Tensor, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Smooth (B, T, width); goes on from a state, and gives the last one."""
+        """Smooth (B, T, width); goes on from a state, what each level saw last, and gives the last one."""
+        taps = self.weight.shape[2]
         after = []
-        before = state or [None] * len(self.weight)
-        for weight, bias, dilation, first in zip(self.weight, self.bias, self.dilations, before, strict=True):
-            y, last = causal_conv(
-                x, weight, bias, dilation=dilation, initial_state=first, cu_seqlens=cu_seqlens,
-                method="direct",
+        before = (x[:, :0],) * len(self.dilations) if state is None else state
+        for weight, bias, dilation, old in zip(self.weight, self.bias, self.dilations, before, strict=True):
+            # Of the taps those that meet anything.
+            met = min(taps, max(0, old.shape[1] + x.shape[1] - 1) // dilation + 1)
+            span = (met - 1) * dilation
+            first = pad(old, (0, 0, max(0, span - old.shape[1]), 0))[:, max(0, old.shape[1] - span) :].mT
+            y, _ = causal_conv(
+                x, weight[:, taps - met :], bias, dilation=dilation, method="direct",
+                initial_state=first if old.shape[1] else None,
             )  # fmt: skip
+            seen = torch.cat([old, x], 1)
+            after.append(seen[:, max(0, seen.shape[1] - (taps - 1) * dilation) :])
             x = x + silu(y)
-            after.append(last)
         return x, tuple(after)
 
 

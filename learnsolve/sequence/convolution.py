@@ -122,11 +122,18 @@ def causal_conv(
         y = _Convolve.apply(rows, taps, first, pieces, dilation)
     y = y if bias is None else y + bias.to(dtype)
     y = torch.nn.functional.silu(y) if activation == "silu" else y
-    return y.to(wanted), _last(rows, first, pieces, span).to(wanted)
+    return y.to(wanted), _last(rows, first, None if cu_seqlens is None else pieces, span).to(wanted)
 
 
-def _last(x: Tensor, first: Tensor, pieces: Tensor, span: int) -> Tensor:
+def _last(x: Tensor, first: Tensor, pieces: Tensor | None, span: int) -> Tensor:
     """What stood last in each sequence: channels, and then times."""
+    if pieces is None:
+        kept = x[:, max(0, x.shape[1] - span) :]
+        if kept.shape[1] < span and first.shape[1]:
+            kept = torch.cat([first[:, first.shape[1] - span + kept.shape[1] :], kept], 1)
+        if kept.shape[1] < span:
+            kept = torch.nn.functional.pad(kept, (0, 0, span - kept.shape[1], 0))
+        return kept.mT
     rows = []
     for one, (group, begin, end) in zip(first, pieces.tolist(), strict=True):
         kept = torch.cat([one, x[group, max(begin, end - span) : end]])

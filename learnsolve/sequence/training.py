@@ -84,7 +84,7 @@ class SequenceTraining:
 
 
 class Accuracy(NamedTuple):
-    """Shares of right answers.
+    """Shares of right answers, and how likely they were held.
 
     Attributes
     ----------
@@ -92,10 +92,13 @@ class Accuracy(NamedTuple):
         Of all that is asked.
     last : float
         Of what is asked last in each sequence.
+    loss : float
+        Mean of the right answers' negative logarithms, in nats.
     """
 
     everywhere: float
     last: float
+    loss: float
 
 
 @torch.no_grad()
@@ -116,12 +119,17 @@ def accuracy(
     """
     device = next(network.parameters()).device
     tokens, targets = task.judged.batch(count, length, (seed_of(seed, "judged", length), JUDGED))
-    found = [network(part.to(device))[0].argmax(-1).cpu() for part in tokens.split(chunk)]
+    found, away = [], 0.0
+    for part, wanted in zip(tokens.split(chunk), targets.split(chunk), strict=True):
+        logits = network(part.to(device))[0].cpu()
+        found.append(logits.argmax(-1))
+        logits = logits.flatten(0, 1)
+        away += float(cross_entropy(logits, wanted.flatten(), ignore_index=NOTHING, reduction="sum"))
     hits, there = torch.cat(found) == targets, targets != NOTHING
     ends = there.long().cumsum(1).argmax(1)
     asked, right = int(there.sum()), int(hits[there].sum())
     last = int(hits[torch.arange(count), ends].sum())
-    return Accuracy(right / max(asked, 1), last / count)
+    return Accuracy(right / max(asked, 1), last / count, away / max(asked, 1))
 
 
 def train(
@@ -148,7 +156,7 @@ def train(
     Returns
     -------
     network, result
-        As of `learnsolve.training.fit`; metrics are accuracies, named by length.
+        As of `learnsolve.training.fit`; metrics are accuracies and losses, named by length.
 
     Raises
     ------
@@ -193,7 +201,8 @@ def train(
         assert isinstance(now, Backbone)
         found = {length: accuracy(now, task, length, training.count, seed) for length in training.judged}
         everywhere = {f"accuracy_{length}": one.everywhere for length, one in found.items()}
-        return everywhere | {f"last_{length}": one.last for length, one in found.items()}
+        losses = {f"loss_{length}": one.loss for length, one in found.items()}
+        return everywhere | {f"last_{length}": one.last for length, one in found.items()} | losses
 
     result = fit(
         network,

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad
 
 from learnsolve.sequence.convolution import causal_conv
 from learnsolve.sequence.layers.gated_attention import GatedChunks
@@ -13,9 +13,12 @@ from learnsolve.sequence.layers.gated_attention import GatedChunks
 class DilatedConvolutions(nn.Module):
     r"""Causal convolutions of each channel, whose taps stand farther apart from level to level.
 
-    .. math:: x \leftarrow x + \mathrm{silu}(w_b *_{f^b} x + c_b), \qquad b = 0 \ldots B - 1
+    .. math:: z_0 = x, \qquad z_{b+1} = z_b + w_b *_{f^b} z_b, \qquad
+        y = \gamma \odot (z_B - x) + \omega \odot x
 
-    The last of :math:`B` levels of :math:`K` taps looks back :math:`(K - 1)(f^B - 1) / (f - 1)` tokens.
+    :math:`B` levels of :math:`K` taps look back :math:`(K - 1)(f^B - 1) / (f - 1)` tokens. They are linear,
+    as the moving average is that they stand for; what is far begins small, so that it does not drown what is
+    near.
 
     Parameters
     ----------
@@ -46,9 +49,10 @@ class DilatedConvolutions(nn.Module):
                 f"width is {width}, taps {taps}, levels {levels} and dilation {dilation}; positive numbers "
                 "are accepted"
             )
-        self.weight = nn.Parameter(torch.empty(levels, width, taps).uniform_(-1, 1) / math.sqrt(taps))
-        self.bias = nn.Parameter(torch.zeros(levels, width))
         self.dilations = [dilation**level for level in range(levels)]
+        sizes = 1 / (math.sqrt(taps) * torch.tensor(self.dilations))
+        self.weight = nn.Parameter(sizes[:, None, None] * torch.empty(levels, width, taps).uniform_(-1, 1))
+        self.gamma, self.omega = nn.Parameter(torch.randn(width)), nn.Parameter(torch.randn(width))
 
     @property
     def span(self) -> int:
@@ -60,21 +64,24 @@ class DilatedConvolutions(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Smooth (B, T, width); goes on from a state, what each level saw last, and gives the last one."""
         taps = self.weight.shape[2]
-        after = []
+        after, z = [], x
         before = (x[:, :0],) * len(self.dilations) if state is None else state
-        for weight, bias, dilation, old in zip(self.weight, self.bias, self.dilations, before, strict=True):
+        # The last tap meets the present, which stays.
+        kernels = self.weight + pad(self.weight.new_ones(1), (taps - 1, 0))
+        for weight, dilation, old in zip(kernels, self.dilations, before, strict=True):
             # Of the taps those that meet anything.
-            met = min(taps, max(0, old.shape[1] + x.shape[1] - 1) // dilation + 1)
+            met = min(taps, max(0, old.shape[1] + z.shape[1] - 1) // dilation + 1)
             span = (met - 1) * dilation
-            first = pad(old, (0, 0, max(0, span - old.shape[1]), 0))[:, max(0, old.shape[1] - span) :].mT
+            first, seen = None, z
+            if old.shape[1]:
+                first = pad(old, (0, 0, max(0, span - old.shape[1]), 0))[:, max(0, old.shape[1] - span) :].mT
+                seen = torch.cat([old, z], 1)
             y, _ = causal_conv(
-                x, weight[:, taps - met :], bias, dilation=dilation, method="direct",
-                initial_state=first if old.shape[1] else None,
-            )  # fmt: skip
-            seen = torch.cat([old, x], 1)
+                z, weight[:, taps - met :], dilation=dilation, method="direct", initial_state=first
+            )
             after.append(seen[:, max(0, seen.shape[1] - (taps - 1) * dilation) :])
-            x = x + silu(y)
-        return x, tuple(after)
+            z = y
+        return torch.addcmul(self.gamma * z, self.omega - self.gamma, x), tuple(after)
 
 
 class TCNCA(GatedChunks):

@@ -15,8 +15,12 @@ from learnsolve.sequence.layers import (
     GatedLinearAttention,
     LightNet,
     LinearAttention,
+    Linformer,
+    Longformer,
     Mega,
     MixtureOfMemories,
+    Performer,
+    Reformer,
     SeqBoat,
 )
 from learnsolve.sequence.places import PlaceEncoding, grid, rotation, turned
@@ -49,6 +53,10 @@ LAYERS = {
     "tcnca": lambda: TCNCA(8, 4, taps=3, levels=2, dilation=2),
     "plain tcnca": lambda: TCNCA(8, 4, taps=2, levels=2, dilation=2, plain=True),
     "seqboat": lambda: SeqBoat(8, 3, averages=2),
+    "longformer": lambda: Longformer(8, 2, window=3, anchors=2),
+    "reformer": lambda: Reformer(8, 2, window=3, buckets=4, rounds=2),
+    "linformer": lambda: Linformer(8, 2, block=4, rank=2),
+    "performer": lambda: Performer(8, 2),
     "lssl": lambda: LSSL(8, 5, learned=True),
     "lstm": lambda: MIXERS["lstm"](BackboneOptions(2, 2, 8)),
 }

@@ -17,8 +17,12 @@ from learnsolve.sequence.layers import (
     GatedLinearAttention,
     LightNet,
     LinearAttention,
+    Linformer,
+    Longformer,
     Mega,
     MixtureOfMemories,
+    Performer,
+    Reformer,
     SeqBoat,
 )
 from learnsolve.training.shipped import load_network, save_network
@@ -48,7 +52,8 @@ class BackboneOptions:
     expand_k, expand_v, beta_max, beta_slope, conv, gated, householders
         As of `DeltaNet`; ``beta_max`` of "memories" and "gated-linear-attention" too.
     window : int
-        Of the mixers "window" and "seqboat", and the chunks of "chunks", "mega" and "tcnca".
+        Of the mixers "window", "seqboat", "longformer" and "reformer", the chunks of "chunks", "mega" and
+        "tcnca", and the blocks of "linformer", of which a quarter is left.
     averages : int
         Of the mixers "mega" and "seqboat", for each channel.
     taps, levels, dilation : int
@@ -131,6 +136,10 @@ MIXERS: dict[str, Callable[[BackboneOptions], nn.Module]] = {
         o.width, o.window, taps=o.taps, levels=o.levels, dilation=o.dilation, plain=True
     ),
     "seqboat": lambda o: SeqBoat(o.width, o.window, averages=o.averages),
+    "longformer": lambda o: Longformer(o.width, o.heads, o.window),
+    "reformer": lambda o: Reformer(o.width, o.heads, o.window),
+    "linformer": lambda o: Linformer(o.width, o.heads, o.window, max(1, o.window // 4)),
+    "performer": lambda o: Performer(o.width, o.heads),
     "memories": lambda o: MixtureOfMemories(
         o.width, o.heads, memories=o.memories, active=o.active, conv=o.conv, beta_max=o.beta_max,
         rule="gated-delta" if o.gated else "delta",

@@ -1,6 +1,5 @@
 """Causal softmax attention: to all that came before, to a window of it, or within chunks."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from learnsolve.sequence.blocks import blocks
 from learnsolve.sequence.functional import apart, check_heads, sequences
 
 Pair = tuple[Tensor, Tensor]
@@ -124,27 +124,10 @@ def _packed(
 def _by_blocks(
     q: Tensor, k: Tensor, v: Tensor, window: int, scale: float, owner: Tensor | None = None
 ) -> Tensor:
-    """Each block of queries with its own keys and those of the block before, of the same owner if any."""
-    length, before = q.shape[1], k.shape[1] - q.shape[1]
-    count = math.ceil(length / window)
-    # Keys begin a block before the queries, padded by what nobody sees.
-    ahead, behind = window - min(before, window), count * window - length
-    q = pad(q, (0, 0, 0, 0, 0, behind)).unflatten(1, (count, window))
-    k, v = (
-        pad(one[:, max(0, before - window) :], (0, 0, 0, 0, ahead, behind))
-        .unfold(1, 2 * window, window)
-        .movedim(-1, 2)
-        for one in (k, v)
-    )
-    places = torch.arange(2 * window, device=q.device)
-    away = places[:window, None] + window - places
-    seen = ((away >= 0) & (away < window)).expand(count, 1, window, 2 * window).clone()
-    seen[0, ..., :ahead] = False
-    if owner is not None:
-        # What pads is of nobody, but sees itself.
-        whose = pad(owner, (ahead, behind), value=-1).unfold(0, 2 * window, window)
-        seen &= (whose[:, window:, None] == whose[:, None, :])[:, None]
-    return _attended(q, k, v, seen, scale).flatten(1, 2)[:, :length]
+    """Each block of queries with the keys near it, of the same owner if any."""
+    length = q.shape[1]
+    q, k, v, seen = blocks(q, k, v, window - 1, owner=owner)
+    return _attended(q, k, v, seen[:, None], scale).flatten(1, 2)[:, :length]
 
 
 def chunked_attention(

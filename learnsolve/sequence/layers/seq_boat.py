@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
 
+from learnsolve.sequence.blocks import remembered, side_by_side
 from learnsolve.sequence.functional import sequences
 from learnsolve.sequence.layers.gated_attention import SharedKeys
 from learnsolve.sequence.layers.mega import MovingAverage
@@ -132,34 +133,14 @@ class SeqBoat(nn.Module):
         """What the unit makes of active tokens, in the order of their sequences; and what it remembers."""
         room = self.window - 1
         z, r, v = silu(self.unit(rows)).split(self.sizes, -1)
-        seen = torch.zeros(count, dtype=torch.int64, device=rows.device) if state is None else state.active
+        had = torch.zeros(count, dtype=torch.int64, device=rows.device) if state is None else state.active
         sizes = torch.bincount(owner, minlength=count)
         rank = torch.arange(len(rows), device=rows.device) - (sizes.cumsum(0) - sizes)[owner]
-        q, k = self.keys(z[None], seen[owner] + rank)
-        # Remembered ones first: they ask for nothing, but are asked for.
-        old = torch.clamp(seen, max=room)
-        bounds = pad((old + sizes).cumsum(0), (1, 0))
-        place = bounds[:-1][owner] + old[owner] + rank
-        back = torch.arange(room, device=rows.device) - room
-        there = back >= -old[:, None]
-        from_memory = (bounds[:-1] + old)[:, None] + back
-        stream = []
-        for new, kept in (
-            (q, None),
-            (k, None if state is None else state.keys),
-            (v[None, :, None], None if state is None else state.values),
-        ):
-            whole = new.new_zeros(int(bounds[-1]), new.shape[-1]).index_copy(0, place, new[0, :, 0])
-            if kept is not None:
-                whole = whole.index_copy(0, from_memory[there], kept[there])
-            stream.append(whole)
-        o, _ = sliding_window_attention(
-            *(one[None, :, None] for one in stream), self.window, cu_seqlens=bounds
-        )
-        # The last ones of each sequence, of those before and now.
-        last = bounds[1:, None] + back
-        held = last >= bounds[:-1, None]
-        memory = [
-            torch.where(held[..., None], pad(one, (0, 0, 0, 1))[last.clamp(min=0)], 0.0) for one in stream[1:]
-        ]
-        return self.out(o[0, place, 0] * r), (memory[0], memory[1], seen + sizes)
+        q, k = self.keys(z[None], had[owner] + rank)
+        # Remembered ones ask for nothing, but are asked for.
+        kept = None if state is None else [state.keys, state.values]
+        bounds, place, streams = side_by_side(owner, count, room, [q[0, :, 0], k[0, :, 0], v], kept, had)
+        given = (one[None, :, None] for one in streams)
+        o, _ = sliding_window_attention(*given, window=self.window, cu_seqlens=bounds)
+        keys, values = (remembered(one, bounds, room) for one in streams[1:])
+        return self.out(o[0, place, 0] * r), (keys, values, had + sizes)

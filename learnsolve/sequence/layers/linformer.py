@@ -1,0 +1,148 @@
+"""Linformer: keys and values compressed along the length."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from learnsolve.sequence.functional import apart
+from learnsolve.sequence.places import rotation, turned
+
+
+class LinformerState(NamedTuple):
+    """What a causal Linformer remembers.
+
+    Attributes
+    ----------
+    summary_keys, summary_values : (N, S, heads, K) Tensor
+        Of the blocks that are full.
+    keys, values : (N, T, heads, K) Tensor
+        Of the one that is not.
+    """
+
+    summary_keys: Tensor
+    summary_values: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class Linformer(nn.Module):
+    r"""Softmax attention to summaries: :math:`\mathrm{softmax}(Q (E^T K)^T / \sqrt{d}) \, F^T V`.
+
+    As published that is not causal, and of a largest length, ``block``; :math:`E` and :math:`F` are
+    ``(block, rank)``. A causal one cuts the sequence into blocks, of any number: a token sees the ``rank``
+    summaries of each full block before its own, and the tokens of its own up to itself. Where the rank is the
+    block's length and :math:`E` and :math:`F` are the identity, either is full attention.
+
+    Parameters
+    ----------
+    width, heads : int
+    block, rank : int
+    causal, rotary : bool
+
+    References
+    ----------
+    Wang, Li, Khabsa, Fang and Ma, *Linformer: self-attention with linear complexity*, 2020, section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from learnsolve.sequence.layers import Linformer
+    >>> y, state = Linformer(8, heads=2, block=4, rank=2)(torch.zeros(3, 9, 8))
+    >>> y.shape, state.summary_keys.shape, state.keys.shape
+    (torch.Size([3, 9, 8]), torch.Size([3, 4, 2, 4]), torch.Size([3, 1, 2, 4]))
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int = 4,
+        block: int = 64,
+        rank: int = 16,
+        *,
+        causal: bool = True,
+        rotary: bool = True,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or width % heads or (rotary and width // heads % 2):
+            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        if not 1 <= rank <= block:
+            raise ValueError(f"rank is {rank} of blocks of {block}; 1 to the block's length is accepted")
+        self.heads, self.block, self.causal, self.rotary = heads, block, causal, rotary
+        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.E = nn.Parameter(torch.randn(block, rank) / math.sqrt(block))
+        self.F = nn.Parameter(torch.randn(block, rank) / math.sqrt(block))
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, state: LinformerState | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, LinformerState | list[LinformerState] | None]:
+        """Mix (B, T, width); a causal one goes on from a state, and gives the last one.
+
+        Raises
+        ------
+        ValueError
+            A state is given to one that is not causal, or it is longer than its block.
+        """
+        if not self.causal and (state is not None or x.shape[1] > self.block):
+            raise ValueError(
+                f"there are {x.shape[1]} tokens, and {'no' if state is None else 'a'} state; a layer that is "
+                f"not causal accepts up to {self.block}, and no state"
+            )
+        if cu_seqlens is not None:
+            return apart(self, cu_seqlens, x)
+        q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
+        done = 0 if state is None else state.summary_keys.shape[1] // self.E.shape[1] * self.block
+        begun = 0 if state is None else state.keys.shape[1]
+        if self.rotary:
+            places = torch.arange(done + begun, done + begun + x.shape[1], device=x.device)
+            turns = rotation(places[:, None], 1, q.shape[-1])
+            q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
+        q = q * q.shape[-1] ** -0.5
+        if not self.causal:
+            keys, values = self._summaries(k, self.E), self._summaries(v, self.F)
+            weights = torch.einsum("bthk,bshk->bhts", q, keys).softmax(-1)
+            return self.out(torch.einsum("bhts,bshv->bthv", weights, values).flatten(-2)), None
+        o, after = self._causal(q, k, v, state, begun)
+        return self.out(o.flatten(-2)), after
+
+    @staticmethod
+    def _summaries(one: Tensor, weights: Tensor) -> Tensor:
+        """Of (..., T, heads, K) the sums over time with each column of weights, (..., rank, heads, K)."""
+        return torch.einsum("...thk,tr->...rhk", one, weights[: one.shape[-3]])
+
+    def _causal(
+        self, q: Tensor, k: Tensor, v: Tensor, state: LinformerState | None, begun: int
+    ) -> tuple[Tensor, LinformerState]:
+        """Attention to the summaries of full blocks, and to the tokens of one's own."""
+        block, rank, length = self.block, self.E.shape[1], q.shape[1]
+        if state is not None:
+            k, v = (torch.cat(pair, 1) for pair in zip(state[2:], (k, v), strict=True))
+        whole = k.shape[1]
+        full = whole // block
+        fresh = [
+            self._summaries(one[:, : full * block].unflatten(1, (full, block)), weights).flatten(1, 2)
+            for one, weights in ((k, self.E), (v, self.F))
+        ]
+        if state is not None:
+            fresh = [torch.cat(pair, 1) for pair in zip(state[:2], fresh, strict=True)]
+        after = LinformerState(*fresh, k[:, full * block :], v[:, full * block :])
+        if not length:
+            return v[:, whole:], after
+        rest = -whole % block
+        q = pad(q, (0, 0, 0, 0, begun, rest)).unflatten(1, (-1, block))
+        k, v = (pad(one, (0, 0, 0, 0, 0, rest)).unflatten(1, (-1, block)) for one in (k, v))
+        near = torch.einsum("bnthk,bnshk->bnhts", q, k)
+        near = near.masked_fill(torch.ones(block, block, device=q.device).triu(1).bool(), -torch.inf)
+        far = torch.einsum("bnthk,bshk->bnhts", q, fresh[0])
+        # Blocks count from the first one here; those before it have summaries in the state alone.
+        before = fresh[0].shape[1] // rank - full
+        number = torch.arange(q.shape[1], device=q.device) + before
+        later = torch.arange(fresh[0].shape[1], device=q.device) // rank >= number[:, None]
+        far = far.masked_fill(later[:, None, None], -torch.inf)
+        weights = torch.cat([far, near], -1).softmax(-1)
+        o = torch.einsum("bnhts,bshv->bnthv", weights[..., : far.shape[-1]], fresh[1])
+        o = o + torch.einsum("bnhts,bnshv->bnthv", weights[..., far.shape[-1] :], v)
+        return o.flatten(1, 2)[:, begun:whole], after

@@ -42,8 +42,8 @@ class Reformer(nn.Module):
     ones of which it is the last, or to as many on either side if it is not causal; rounds are weighed by
     their softmax's denominators. As published, tokens are sorted by buckets and cut into chunks of equal
     length, whose bounds move with every later token: what a token sees would depend on what comes after it.
-    Here it does not, so that tokens can come one by one. With one bucket and a window of the length it is full
-    attention with shared queries and keys; a token sees itself only where it sees nothing else.
+    Here it does not, so that tokens can come one by one. With one bucket and a window of the length it is
+    full attention with shared queries and keys; a token sees itself only where it sees nothing else.
 
     Parameters
     ----------

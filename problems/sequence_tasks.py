@@ -9,7 +9,9 @@ import numpy as np
 
 from learnsolve.problems.digits import Digits
 from learnsolve.problems.expressions import ListOps, ModularArithmetic
+from learnsolve.problems.structural_recursion import Successor, Traversal
 from learnsolve.problems.tasks import NOTHING, Array, Batch, Task
+from learnsolve.problems.text import Text
 
 __all__ = [
     "GROUPS",
@@ -22,7 +24,10 @@ __all__ = [
     "Parity",
     "Recall",
     "SelectiveCopying",
+    "Successor",
     "Task",
+    "Text",
+    "Traversal",
     "Window",
     "WordProblem",
 ]
@@ -316,5 +321,17 @@ class Window(Task):
 # All tasks, by their names.
 TASKS: dict[str, type[Task]] = {
     one.name: one
-    for one in (Parity, ModularArithmetic, WordProblem, Recall, SelectiveCopying, Window, ListOps, Digits)
+    for one in (
+        Parity,
+        ModularArithmetic,
+        WordProblem,
+        Recall,
+        SelectiveCopying,
+        Window,
+        ListOps,
+        Digits,
+        Text,
+        Successor,
+        Traversal,
+    )
 }

@@ -28,7 +28,9 @@ __all__ = [
 _ROOMS = (
     "completion",
     "datasets",
+    "forecasting",
     "kernels",
+    "linearize",
     "methods",
     "mri",
     "online",

@@ -39,13 +39,16 @@ MAY_IMPORT = {
     "mri": TOP,
     "dynamics": TOP,
     "sequence": TOP,
+    "forecasting": TOP | {"sequence"},
+    "linearize": TOP | {"sequence"},
     "distributed": TOP,
     # The smoke simulation calls the package's public solve; no solver knows a problem.
     "problems": GROUND | {"operators", FACE},
     "datasets": {"files", "operators"},
     FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence"},
     "cli": TOP
-    | {FACE, "online", "completion", "mri", "dynamics", "sequence", "problems", "datasets", "plots"},
+    | {FACE, "online", "completion", "mri", "dynamics", "sequence", "forecasting", "linearize"}
+    | {"problems", "datasets", "plots"},
 }
 
 

@@ -113,14 +113,30 @@ def kernel(q: Tensor, c: Tensor, length: int) -> Tensor:
     >>> kernel(half, half, 3).flatten().tolist()
     [0.5, 0.25, 0.125]
     """
-    powers = q[:, None] ** torch.arange(length, device=q.device, dtype=q.dtype)[:, None]
-    return torch.einsum("nd,nld->ld", c, powers)
+    return _weighed(c, _powers(q, length))
+
+
+def _powers(q: Tensor, length: int) -> Tensor:
+    """Powers of decays, from the zeroth on, (N, length, D)."""
+    found = torch.ones_like(q)[:, None]
+    while found.shape[1] < length:
+        found = torch.cat([found, found * (found[:, -1:] * q[:, None])], 1)
+    return found[:, :length]
+
+
+def _weighed(c: Tensor, powers: Tensor) -> Tensor:
+    """Their sum with weights, (length, D): one after the other, which needs no copy in another order."""
+    found = torch.zeros_like(powers[0])
+    for weight, one in zip(c, powers, strict=True):
+        found = torch.addcmul(found, weight, one)
+    return found
 
 
 def _by_transforms(x: Tensor, q: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The product by transforms, and the last state by its own sum."""
     length = x.shape[1]
-    taps = kernel(q, c, length).flip(0).T if length else q.new_zeros(q.shape[1], 1)
+    powers = _powers(q, length)
+    taps = _weighed(c, powers).flip(0).T if length else q.new_zeros(q.shape[1], 1)
     y, _ = causal_conv(x, taps, method="fft")
-    ages = torch.arange(length - 1, -1, -1, device=x.device, dtype=x.dtype)
-    return y, torch.einsum("ntd,btd->bnd", q[:, None] ** ages[:, None], x)
+    backwards = x.flip(1)
+    return y, torch.stack([(one * backwards).sum(1) for one in powers], 1)

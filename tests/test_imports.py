@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("kernels", "problems", "datasets")
-HEAVY = {"matplotlib", "numba", "pyamg", "h5py", "triton", "typer", "rich", "safetensors", "transformers", "peft"}
+HEAVY = {"matplotlib", "numba", "pyamg", "h5py", "triton", "typer", "rich", "safetensors"}
+HEAVY |= {"transformers", "peft"}
 
 NOBODY: set[str] = set()
 GROUND = {"kernels", "result", "arrays", "files"}

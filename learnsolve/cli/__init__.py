@@ -7,7 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from learnsolve import __version__
-from learnsolve.cli import complete, demo, methods, mri, sequence, solve, train, tune
+from learnsolve.cli import complete, demo, forecast, linearize, methods, mri, sequence, solve, train, tune
 
 app = typer.Typer(
     help="Solve linear systems, complete matrices, reconstruct scans: a learned part proposes, a classical "
@@ -22,6 +22,8 @@ app.command()(methods.methods)
 app.command()(demo.demo)
 app.command()(complete.complete)
 app.command()(tune.tune)
+app.command()(linearize.linearize)
+app.command()(forecast.forecast)
 app.add_typer(train.app, name="train")
 app.add_typer(mri.app, name="mri")
 app.add_typer(sequence.app, name="sequence")

@@ -22,7 +22,8 @@ class _Average(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> Any:
-        return *kernels.average_adjoint(*ctx.saved_tensors, dy, dlast), None
+        x, q, c, first, pieces, kept = ctx.saved_tensors
+        return *kernels.average_adjoint(x, q, c, first, pieces, kept, dy, dlast), None
 
 
 def moving_average(

@@ -181,14 +181,12 @@ def chunked_attention(
         raise ValueError(f"chunk is {chunk}; a positive number is accepted")
     if cu_seqlens is not None:
         mix = partial(_chunked, chunk=chunk, scale=scale)
-        if initial_state is None:
-            return apart(lambda *given: mix(*given, None), cu_seqlens, q, k, v)
         return apart(mix, cu_seqlens, q, k, v, states=initial_state)
     return _chunked(q, k, v, initial_state, chunk=chunk, scale=scale)
 
 
 def _chunked(
-    q: Tensor, k: Tensor, v: Tensor, state: Pair | None, *, chunk: int, scale: float | None
+    q: Tensor, k: Tensor, v: Tensor, state: Pair | None = None, *, chunk: int, scale: float | None
 ) -> tuple[Tensor, Pair]:
     """Attention within chunks, of which the first may be begun."""
     if state is not None:

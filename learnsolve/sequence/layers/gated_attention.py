@@ -121,14 +121,16 @@ class GatedChunks(nn.Module):
         q, k = self.keys(z, torch.arange(begun, begun + x.shape[1], device=x.device))
         before = None if state is None else (state.keys, state.values)
         o, after = chunked_attention(q, k, v.unsqueeze(2), self.chunk, initial_state=before)
-        kept = ChunkState(smoothed, *self._from_the_first(*after, begun + x.shape[1]))
+        keys, values = after
+        kept = ChunkState(smoothed, self._from_the_first(keys, begun + x.shape[1]), values)
         if not gates:
             return self.out(o[:, :, 0]), kept
         update, direct = gates
         h = silu(direct + self.out(silu(r) * o[:, :, 0]))
         return torch.sigmoid(update) * (h - x), kept
 
-    def _from_the_first(self, keys: Tensor, values: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _from_the_first(keys: Tensor, end: int) -> Tensor:
         """Keys as if the chunk that is not full had begun at place zero."""
         places = torch.full((1, 1), -(end - keys.shape[1]), device=keys.device)
-        return turned(keys, rotation(places, 1, keys.shape[-1]), halves=True), values
+        return turned(keys, rotation(places, 1, keys.shape[-1]), halves=True)

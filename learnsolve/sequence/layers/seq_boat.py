@@ -140,7 +140,7 @@ class SeqBoat(nn.Module):
         # Remembered ones ask for nothing, but are asked for.
         kept = None if state is None else [state.keys, state.values]
         bounds, place, streams = side_by_side(owner, count, room, [q[0, :, 0], k[0, :, 0], v], kept, had)
-        given = (one[None, :, None] for one in streams)
-        o, _ = sliding_window_attention(*given, window=self.window, cu_seqlens=bounds)
+        q, k, v = (one[None, :, None] for one in streams)
+        o, _ = sliding_window_attention(q, k, v, self.window, cu_seqlens=bounds)
         keys, values = (remembered(one, bounds, room) for one in streams[1:])
         return self.out(o[0, place, 0] * r), (keys, values, had + sizes)

@@ -84,6 +84,11 @@ def sliding_window_attention(
     scale = q.shape[3] ** -0.5 if scale is None else scale
     if q.numel() == 0 or v.numel() == 0:
         return v[:, v.shape[1] - q.shape[1] :], state
+    if q.shape[1] == k.shape[1] and (window is None or k.shape[1] <= window):
+        # All that came before, for which torch needs no room by the square of the length.
+        q, k, v = (one.transpose(-3, -2) for one in (q, k, v))
+        o = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        return o.transpose(-3, -2), state
     if window is None or k.shape[1] <= 2 * window:
         rows, columns = (torch.arange(n, device=q.device) for n in (q.shape[1], k.shape[1]))
         away = rows[:, None] + (len(columns) - len(rows)) - columns

@@ -100,7 +100,6 @@ def trained(name: str, mixer: str, layers: int, seed: int, options: argparse.Nam
     """A model after its training."""
     from learnsolve.problems.sequence_tasks import Recall, Text
     from learnsolve.sequence.backbone import BackboneOptions
-    from learnsolve.sequence.layers import SeqBoat
     from learnsolve.sequence.training import SequenceTraining, train
     from learnsolve.training import FitOptions
 
@@ -112,12 +111,11 @@ def trained(name: str, mixer: str, layers: int, seed: int, options: argparse.Nam
     fit = FitOptions(steps=options.steps, learning_rate=2e-3, seed=seed)
     began = time.process_time()
     built, result = train(SequenceTraining(network, fit, batch, (length, length), (length,), 256), task)
-    rates = [block.mixer.rate for block in built.blocks if isinstance(block.mixer, SeqBoat)]
     return {
         "what": "task", "task": name, "model": mixer, "layers": layers, "seed": seed,
         "numbers": built.parameters_count, "seconds": time.process_time() - began,
         "right": result.metrics[f"accuracy_{length}"], "loss": result.metrics[f"loss_{length}"],
-        "active": ", ".join(f"{rate:.2f}" for rate in rates),
+        "active": ", ".join(f"{rate:.2f}" for rate in built.activation()),
     }  # fmt: skip
 
 

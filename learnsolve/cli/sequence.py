@@ -88,6 +88,8 @@ def _go(config: "SequenceConfig", out: Path, where: Any, run: Run) -> None:
         where_seen = "" if length <= config.training.lengths[1] else ", longer than any it has seen"
         everywhere, last = result.metrics[f"accuracy_{length}"], result.metrics[f"last_{length}"]
         run.say(f"length {length}: {everywhere:.4f} right, at the end {last:.4f}{where_seen}")
+    for number, rate in enumerate(network.activation(), 1):
+        run.say(f"active in layer {number} of those that let tokens choose: {rate:.1%} of the tokens")
     for name in ("network.safetensors", "report.md", "accuracy.png"):
         run.say(f"wrote {out / name}")
 

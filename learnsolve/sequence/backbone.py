@@ -212,6 +212,19 @@ class Backbone(nn.Module):
         found = [block.mixer.balance for block in self.blocks if isinstance(block.mixer, MixtureOfMemories)]
         return self.options.balance * torch.stack(found).mean() if found else 0.0
 
+    def activation(self) -> list[float]:
+        """Share of the tokens that were active in the last call, of each layer that lets tokens choose.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from learnsolve.sequence.backbone import BackboneOptions
+        >>> network = BackboneOptions(2, 2, width=8, mixers=("seqboat", "lstm")).build()
+        >>> network(torch.zeros(1, 5, dtype=torch.int64))[0].shape, len(network.activation())
+        (torch.Size([1, 5, 2]), 1)
+        """
+        return [block.mixer.rate for block in self.blocks if isinstance(block.mixer, SeqBoat)]
+
     @property
     def parameters_count(self) -> int:
         """How many numbers are learned."""

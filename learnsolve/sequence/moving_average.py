@@ -99,7 +99,8 @@ def moving_average(
     if method == "fft":
         if cu_seqlens is not None or initial_state is not None:
             raise ValueError("transforms take neither packed sequences nor states; method='scan' does")
-        return tuple(one.to(wanted) for one in _by_transforms(rows, rates, weights))  # type: ignore[return-value]
+        y, last = _by_transforms(rows, rates, weights)
+        return y.to(wanted), last.to(wanted)
     first = rows.new_zeros(shape) if initial_state is None else initial_state.to(dtype)
     y, last = _Average.apply(rows, rates, weights, first, pieces)
     return y.to(wanted), last.to(wanted)

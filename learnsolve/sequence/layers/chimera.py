@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from learnsolve.sequence.layers.delta_net import lasting
 from learnsolve.sequence.state_space import Discretization
 from learnsolve.sequence.state_space_2d import Pair, state_space_2d
 
@@ -51,7 +52,7 @@ class _Head(nn.Module):
         nn.init.ones_(self.read.bias)
         self.steps = nn.Linear(inner, 2 * count)
         nn.init.normal_(self.steps.weight, std=0.1 / math.sqrt(inner))
-        biases = torch.cat([biases_of_steps(count, steps), biases_of_steps(count, VARIATES)])
+        biases = torch.cat([lasting(count, steps), lasting(count, VARIATES)])
         self.steps.bias = nn.Parameter(biases)
         sizes = torch.ones(2, count, 1) if groups else torch.arange(1.0, state + 1).expand(2, inner, state)
         self.rate = nn.Parameter(sizes.log())
@@ -183,16 +184,3 @@ class Chimera(nn.Module):
         along, across = (torch.stack(ones) for ones in zip(*after, strict=True))
         mixed = self.norm(torch.stack(read).sum(0)) * silu(gate)
         return self.out(mixed), ChimeraState(along, across)
-
-
-def biases_of_steps(count: int, steps: tuple[float, float]) -> Tensor:
-    """Biases whose softplus is drawn between two steps, by its logarithm.
-
-    Examples
-    --------
-    >>> softplus(biases_of_steps(50, (0.1, 1.0))).min().item() >= 0.0999
-    True
-    """
-    low, high = (math.log(step) for step in steps)
-    drawn = torch.empty(count).uniform_(low, high).exp()
-    return drawn + torch.log(-torch.expm1(-drawn))

@@ -139,14 +139,14 @@ class DeltaNet(nn.Module):
         return self.out(self.norm(o).flatten(-2)), DeltaNetState(short, memory)
 
 
-def lasting(heads: int) -> Tensor:
-    """Biases of gates, whose softplus is drawn from `STEPS` by its logarithm.
+def lasting(count: int, steps: tuple[float, float] = STEPS) -> Tensor:
+    """Biases whose softplus is drawn between two steps, by its logarithm.
 
     Examples
     --------
     >>> nn.functional.softplus(lasting(50)).max().item() <= 0.1001
     True
     """
-    low, high = (math.log(step) for step in STEPS)
-    steps = torch.empty(heads).uniform_(low, high).exp()
-    return steps + torch.log(-torch.expm1(-steps))
+    low, high = (math.log(step) for step in steps)
+    drawn = torch.empty(count).uniform_(low, high).exp()
+    return drawn + torch.log(-torch.expm1(-drawn))

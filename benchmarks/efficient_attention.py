@@ -2,7 +2,8 @@
 
 Quality is what is right at the end of a training of equal steps, width and rate, on sequences that were not
 learned from. Time is that of a forward pass of one layer, and of one with its gradient; memory is the peak of
-what the second allocates, as torch's profiler counts it; the state is what remains to go on from.
+what the second allocates, as torch's profiler counts it; the state is what remains to go on from, and a
+token's time that of one more from there.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from benchmarks import measure
 from benchmarks.poisson import consoles
 
 WIDTH, HEADS, WINDOW = 64, 2, 32
+# After the length, over which a token's time is a mean.
+MORE = 16
 TASKS = ("recall", "parity", "selective-copying", "listops", "text")
 # Quadratic ones stop here.
 LONGEST = {"attention": 8192, "linformer": 16384}
@@ -129,8 +132,25 @@ def cost(mixer: str, length: int, repeats: int) -> Row:
             spent.append(time.process_time() - began)
         row[name] = statistics.median(spent)
     row["megabytes"] = peak(both) / 2**20
-    row["state"] = sum(one.numel() * one.element_size() for one in tensors(forward()))
+    state = forward()
+    row["state"] = sum(one.numel() * one.element_size() for one in tensors(state))
+    row["token"] = decoding(layer, state, repeats)
     return row
+
+
+def decoding(layer: Any, state: Any, repeats: int) -> float:
+    """Processor seconds of one token more."""
+    import torch
+
+    spent = []
+    for _ in range(repeats):
+        token, after = torch.randn(1, 1, WIDTH), state
+        began = time.process_time()
+        with torch.no_grad():
+            for _ in range(MORE):
+                after = layer(token, after)[1]
+        spent.append((time.process_time() - began) / MORE)
+    return statistics.median(spent)
 
 
 def exponent(rows: list[Row], name: str) -> str:
@@ -158,18 +178,7 @@ def shown_quality(rows: list[Row]) -> Table:
 def shown_cost(rows: list[Row]) -> Table:
     """At the longest length of each, and how it grows."""
     shown = Table(title=f"one layer of width {WIDTH}, processor seconds", title_justify="left")
-    headings = (
-        "mixer",
-        "length",
-        "forward",
-        "grows",
-        "and gradient",
-        "grows",
-        "peak MiB",
-        "grows",
-        "state, bytes",
-    )
-    for heading in headings:
+    for heading in ("mixer", "length", "forward", "grows", "and gradient", "grows", "peak MiB", "grows"):
         shown.add_column(heading, justify="left" if heading == "mixer" else "right")
     for mixer in dict.fromkeys(row["mixer"] for row in rows):
         its = [row for row in rows if row["mixer"] == mixer]
@@ -177,7 +186,22 @@ def shown_cost(rows: list[Row]) -> Table:
         shown.add_row(
             mixer, str(last["length"]), f"{last['forward']:.4f}", exponent(its, "forward"),
             f"{last['both']:.4f}", exponent(its, "both"), f"{last['megabytes']:.0f}",
-            exponent(its, "megabytes"), str(last["state"]),
+            exponent(its, "megabytes"),
+        )  # fmt: skip
+    return shown
+
+
+def shown_decoding(rows: list[Row]) -> Table:
+    """One token more after the longest length of each, and what is kept for it."""
+    shown = Table(title="one token more, processor seconds", title_justify="left")
+    for heading in ("mixer", "after", "seconds", "grows", "state, bytes", "grows"):
+        shown.add_column(heading, justify="left" if heading == "mixer" else "right")
+    for mixer in dict.fromkeys(row["mixer"] for row in rows):
+        its = [row for row in rows if row["mixer"] == mixer]
+        last = max(its, key=lambda row: row["length"])
+        shown.add_row(
+            mixer, str(last["length"]), f"{last['token']:.5f}", exponent(its, "token"), str(last["state"]),
+            exponent(its, "state"),
         )  # fmt: skip
     return shown
 
@@ -191,30 +215,34 @@ def plot(rows: list[Row], path: Path) -> None:
 
     from learnsolve.files import replacing
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    mixers = list(dict.fromkeys(row["mixer"] for row in rows))
-    for number, mixer in enumerate(mixers):
+    learned, costs = ([row for row in rows if row["what"] == what] for what in ("quality", "cost"))
+    panels = ["right"] * bool(learned) + ["both", "megabytes"] * bool(costs)
+    figure, drawn = pyplot.subplots(
+        1, len(panels), figsize=(3 + 4 * len(panels), 5), layout="constrained", squeeze=False
+    )
+    axes = dict(zip(panels, drawn[0], strict=True))
+    for number, mixer in enumerate(dict.fromkeys(row["mixer"] for row in rows)):
         style = {
             "color": pyplot.get_cmap("tab20")(number % 20),
             "label": mixer,
             "marker": "osv^D"[number % 5],
         }
-        learned = [row for row in rows if row["mixer"] == mixer and row["what"] == "quality"]
-        if learned:
-            seconds, right = (statistics.mean(row[name] for row in learned) for name in ("seconds", "right"))
-            axes[0].scatter(seconds, right, **style)
-        costs = sorted(
-            (row for row in rows if row["mixer"] == mixer and row["what"] == "cost"),
-            key=lambda row: row["length"],
-        )
-        for axis, name in zip(axes[1:], ("both", "megabytes"), strict=True):
-            axis.loglog([row["length"] for row in costs], [row[name] for row in costs], **style)
-    axes[0].set(xlabel="processor seconds of a training", ylabel="right, mean of all tasks")
-    axes[1].set(xlabel="length", ylabel="processor seconds, with gradient")
-    axes[2].set(xlabel="length", ylabel="peak MiB, with gradient")
-    figure.legend(
-        *axes[1 if rows[-1]["what"] == "cost" else 0].get_legend_handles_labels(), loc="outside right"
-    )
+        its = [row for row in learned if row["mixer"] == mixer]
+        if its:
+            seconds, right = (statistics.mean(row[name] for row in its) for name in ("seconds", "right"))
+            axes["right"].scatter(seconds, right, **style)
+        its = sorted((row for row in costs if row["mixer"] == mixer), key=lambda row: row["length"])
+        for name in ("both", "megabytes"):
+            if its:
+                axes[name].loglog([row["length"] for row in its], [row[name] for row in its], **style)
+    labels = {
+        "right": ("processor seconds of a training", "right, mean of all tasks"),
+        "both": ("length", "processor seconds, with gradient"),
+        "megabytes": ("length", "peak MiB, with gradient"),
+    }
+    for name, axis in axes.items():
+        axis.set(xlabel=labels[name][0], ylabel=labels[name][1])
+    figure.legend(*axes[panels[-1]].get_legend_handles_labels(), loc="outside right")
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=100)
     pyplot.close(figure)
@@ -235,6 +263,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in mixers if name not in MIXERS]
     if unknown:
         raise SystemExit(f"there is no mixer {unknown[0]}; {', '.join(MIXERS)} are accepted")
+    if not options.tasks and not options.lengths:
+        raise SystemExit("there are no tasks and no lengths; some of either are accepted")
     rows: list[Row] = []
     for mixer in mixers:
         for name in options.tasks:
@@ -251,6 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(shown_quality(rows))
     if costs:
         console.print(shown_cost(costs))
+        console.print(shown_decoding(costs))
     rows += costs
     if options.plot is not None:
         plot(rows, options.plot)

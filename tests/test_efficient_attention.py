@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.efficient_attention import peak
 from learnsolve.sequence.blocks import blocks, remembered, side_by_side
-from learnsolve.sequence.layers import Attention, Linformer, Longformer, Performer, Reformer
+from learnsolve.sequence.layers import Attention, Linformer, Longformer, Performer, Reformer, linformer
 from learnsolve.sequence.layers.performer import orthogonal_directions, positive_features
 from learnsolve.sequence.places import rotation, turned
 
@@ -80,6 +81,47 @@ def test_linformer_compresses_keys_and_values():
     weights = (torch.einsum("bihk,bjhk->bhij", q, k) / 2).softmax(-1)
     wanted = layer.out(torch.einsum("bhij,bjhv->bihv", weights, v).flatten(-2))
     torch.testing.assert_close(layer(x)[0], wanted)
+
+
+@pytest.mark.parametrize("at_once", [1, 8, 1024])
+@pytest.mark.parametrize(("block", "rank"), [(4, 2), (5, 1), (1, 1), (20, 3)])
+def test_linformer_sees_summaries_of_full_blocks(block, rank, at_once, monkeypatch):
+    monkeypatch.setattr(linformer, "AT_ONCE", at_once)
+    torch.manual_seed(0)
+    layer, x = Linformer(WIDTH, HEADS, block, rank).double(), draw(2, LENGTH, WIDTH)
+    q, k, v = (one.unflatten(-1, (HEADS, -1)) for one in layer.project(x).chunk(3, -1))
+    turns = rotation(torch.arange(LENGTH)[:, None], 1, q.shape[-1])
+    q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
+    rows = []
+    for t in range(LENGTH):
+        begin = t // block * block
+        keys, values = [k[:, begin : t + 1]], [v[:, begin : t + 1]]
+        for first in range(0, begin, block):
+            keys.append(torch.einsum("bthk,tr->brhk", k[:, first : first + block], layer.E))
+            values.append(torch.einsum("bthk,tr->brhk", v[:, first : first + block], layer.F))
+        scores = torch.einsum("bhk,bshk->bhs", q[:, t], torch.cat(keys, 1)) * q.shape[-1] ** -0.5
+        rows.append(torch.einsum("bhs,bshk->bhk", scores.softmax(-1), torch.cat(values, 1)))
+    torch.testing.assert_close(layer(x)[0], layer.out(torch.stack(rows, 1).flatten(-2)))
+
+
+def test_linformer_makes_weights_again_for_gradients(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = Linformer(WIDTH, HEADS, 4, 2).double(), draw(1, LENGTH, WIDTH).requires_grad_()
+    wanted = torch.autograd.grad(layer(x)[0].square().sum(), [x, *layer.parameters()])
+    monkeypatch.setattr(linformer, "AT_ONCE", 8)
+    y, state = layer(x)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]), wanted)
+    # Also where the first blocks are in the state, and one is half full.
+    more = draw(1, 11, WIDTH, seed=1)
+    found, _ = layer(more, state)
+    torch.testing.assert_close(found, layer(torch.cat([x, more], 1))[0][:, LENGTH:])
+
+
+def test_linformer_holds_few_weights_at_a_time():
+    layer, x = Linformer(16, 1, 32, 8), torch.randn(1, 4096, 16)
+    most = peak(lambda: layer(x)[0].sum().backward())
+    # All weights would be 4096 times 1024 numbers of 4 bytes, several times over.
+    assert most < 2 * 4096 * 1024 * 4
 
 
 def reformed(layer, x):
@@ -171,11 +213,98 @@ def test_many_features_are_softmax_attention():
     assert not torch.equal(few, layer.directions)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_performer_is_attention_by_its_kernel(causal):
+    torch.manual_seed(0)
+    layer, x = Performer(WIDTH, HEADS, causal=causal).double(), draw(2, LENGTH, WIDTH)
+    q, k, v = (one.unflatten(-1, (HEADS, -1)) for one in layer.project(x).chunk(3, -1))
+    scale = q.shape[-1] ** -0.25
+    q, k = (positive_features(scale * one, layer.directions) for one in (q, k))
+    kernel = torch.einsum("bihm,bjhm->bhij", q, k) * masks(causal)[1]
+    weights = kernel / kernel.sum(-1, keepdim=True)
+    wanted = layer.out(torch.einsum("bhij,bjhv->bihv", weights, v).flatten(-2))
+    torch.testing.assert_close(layer(x)[0], wanted)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("channels", [4, 32, 256])
+def test_performer_withstands_large_inputs(channels, causal):
+    torch.manual_seed(0)
+    layer = Performer(2 * channels, 2, causal=causal)
+    for scale in (1.0, 3.0, 30.0, 1000.0):
+        x = (scale * torch.randn(1, 40, 2 * channels)).requires_grad_()
+        y, _ = layer(x)
+        y.sum().backward()
+        assert bool(y.isfinite().all() and x.grad.isfinite().all())
+        if scale <= 3:
+            wide = Performer(2 * channels, 2, causal=causal).double()
+            wide.load_state_dict(layer.state_dict())
+            torch.testing.assert_close(y.double(), wide(x.double())[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+def test_performer_in_half_precision_is_that_in_single(dtype, tolerance, causal):
+    torch.manual_seed(0)
+    layer, x = Performer(64, 2, causal=causal).to(dtype), (4 * torch.randn(1, 100, 64)).to(dtype)
+    y, wanted = layer(x)[0], layer.float()(x.float())[0]
+    assert y.dtype == dtype
+    assert (y.float() - wanted).norm() < tolerance * wanted.norm()
+
+
+CAUSAL = {
+    "longformer": lambda: Longformer(WIDTH, HEADS, 3, anchors=2),
+    "reformer": lambda: Reformer(WIDTH, HEADS, 3, buckets=4, rounds=3),
+    "linformer": lambda: Linformer(WIDTH, HEADS, 4, 2),
+    "performer": lambda: Performer(WIDTH, HEADS),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_comes_later_changes_nothing(name):
+    """A gradient would not tell: which bucket a token is in has none."""
+    torch.manual_seed(0)
+    layer, x = CAUSAL[name]().double(), draw(2, 40, WIDTH)
+    y, _ = layer(x)
+    for t in range(1, 40, 3):
+        other = torch.cat([x[:, :t], 10 * draw(2, 40 - t, WIDTH, seed=t)], 1)
+        found, _ = layer(other)
+        torch.testing.assert_close(found[:, :t], y[:, :t], rtol=1e-10, atol=1e-12)
+        assert not torch.allclose(found[:, t:], y[:, t:])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_packed_ones_go_on_from_their_states(name):
+    torch.manual_seed(0)
+    layer, first, second = CAUSAL[name]().double(), draw(1, 12, WIDTH), draw(1, 9, WIDTH, seed=1)
+    _, state = layer(first, cu_seqlens=torch.tensor([0, 5, 5, 12]))
+    y, _ = layer(second, state, cu_seqlens=torch.tensor([0, 2, 6, 9]))
+    pieces = [
+        (first[:, :5], second[:, :2]), (first[:, 5:5], second[:, 2:6]), (first[:, 5:], second[:, 6:])
+    ]  # fmt: skip
+    wanted = [layer(torch.cat([old, new], 1))[0][:, old.shape[1] :] for old, new in pieces]
+    torch.testing.assert_close(y, torch.cat(wanted, 1))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_no_tokens_leave_a_state_as_it_is(name):
+    torch.manual_seed(0)
+    layer, x = CAUSAL[name]().double(), draw(2, 7, WIDTH)
+    nothing, empty = layer(x[:, :0])
+    assert nothing.shape == (2, 0, WIDTH)
+    y, state = layer(x, empty)
+    torch.testing.assert_close(y, layer(x)[0])
+    nothing, same = layer(x[:, :0], state)
+    assert nothing.shape == (2, 0, WIDTH)
+    for one, two in zip(same, state, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 @pytest.mark.parametrize("make", [
     lambda: Performer(WIDTH, HEADS, causal=False),
     lambda: Reformer(WIDTH, HEADS, 3, causal=False),
     lambda: Longformer(WIDTH, HEADS, 4, causal=False),
-    lambda: Linformer(WIDTH, HEADS, 16, 4, causal=False),
+    lambda: Linformer(WIDTH, HEADS, 9, 4, causal=False),
 ])  # fmt: skip
 def test_those_that_are_not_causal(make):
     torch.manual_seed(0)
@@ -184,8 +313,11 @@ def test_those_that_are_not_causal(make):
     assert state is None
     # The future counts.
     assert (layer(torch.cat([x[:, :8], -x[:, 8:]], 1))[0][:, 7] - y[:, 7]).abs().max() > 1e-6
-    packed, _ = layer(x, cu_seqlens=torch.tensor([0, 4, 9]))
-    torch.testing.assert_close(packed, torch.cat([layer(x[:, :4])[0], layer(x[:, 4:])[0]], 1))
+    # Packed there are more tokens than any of them may have.
+    packed, state = layer(torch.cat([x, x[:, :4]], 1), cu_seqlens=torch.tensor([0, 4, 9, 13]))
+    apart = [layer(one)[0] for one in (x[:, :4], x[:, 4:], x[:, :4])]
+    torch.testing.assert_close(packed, torch.cat(apart, 1))
+    assert state is None
     assert torch.autograd.gradcheck(lambda x: layer(x)[0], x[:, :4].requires_grad_(), nondet_tol=1e-12)
     with pytest.raises(ValueError, match="state"):
         layer(x, y)

@@ -1,14 +1,18 @@
 """Linformer: keys and values compressed along the length."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 
 from learnsolve.sequence.functional import apart
 from learnsolve.sequence.places import rotation, turned
+
+# Queries whose weights are held at a time: those of all take room by the square of the length.
+AT_ONCE = 1024
 
 
 class LinformerState(NamedTuple):
@@ -33,8 +37,9 @@ class Linformer(nn.Module):
 
     As published that is not causal, and of a largest length, ``block``; :math:`E` and :math:`F` are
     ``(block, rank)``. A causal one cuts the sequence into blocks, of any number: a token sees the ``rank``
-    summaries of each full block before its own, and the tokens of its own up to itself. Where the rank is the
-    block's length and :math:`E` and :math:`F` are the identity, either is full attention.
+    summaries of each full block before its own, and the tokens of its own up to itself. That takes time by
+    the length's square times rank over block, and room by the length. Where the rank is the block's length
+    and :math:`E` and :math:`F` are the identity, either is full attention.
 
     Parameters
     ----------
@@ -79,20 +84,24 @@ class Linformer(nn.Module):
     def forward(
         self, x: Tensor, state: LinformerState | None = None, *, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, LinformerState | list[LinformerState] | None]:
-        """Mix (B, T, width); a causal one goes on from a state, and gives the last one.
+        """Mix (B, T, width); a causal one goes on from a state, and gives the last one, if packed a list.
 
         Raises
         ------
         ValueError
-            A state is given to one that is not causal, or it is longer than its block.
+            A state, or a sequence longer than its block, is given to one that is not causal, or there are not
+            as many states as packed sequences.
         """
-        if not self.causal and (state is not None or x.shape[1] > self.block):
-            raise ValueError(
-                f"there are {x.shape[1]} tokens, and {'no' if state is None else 'a'} state; a layer that is "
-                f"not causal accepts up to {self.block}, and no state"
-            )
+        if not self.causal and state is not None:
+            raise ValueError("there is a state; only a causal layer accepts one")
         if cu_seqlens is not None:
-            return apart(self, cu_seqlens, x)
+            states: Any = state
+            y, each = apart(self, cu_seqlens, x, states=states)
+            return y, each if self.causal else None
+        if not self.causal and x.shape[1] > self.block:
+            raise ValueError(
+                f"there are {x.shape[1]} tokens; a layer that is not causal accepts up to {self.block}"
+            )
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         done = 0 if state is None else state.summary_keys.shape[1] // self.E.shape[1] * self.block
         begun = 0 if state is None else state.keys.shape[1]
@@ -128,21 +137,38 @@ class Linformer(nn.Module):
         ]
         if state is not None:
             fresh = [torch.cat(pair, 1) for pair in zip(state[:2], fresh, strict=True)]
-        after = LinformerState(*fresh, k[:, full * block :], v[:, full * block :])
+        after = LinformerState(fresh[0], fresh[1], k[:, full * block :], v[:, full * block :])
         if not length:
             return v[:, whole:], after
         rest = -whole % block
         q = pad(q, (0, 0, 0, 0, begun, rest)).unflatten(1, (-1, block))
         k, v = (pad(one, (0, 0, 0, 0, 0, rest)).unflatten(1, (-1, block)) for one in (k, v))
-        near = torch.einsum("bnthk,bnshk->bnhts", q, k)
-        near = near.masked_fill(torch.ones(block, block, device=q.device).triu(1).bool(), -torch.inf)
-        far = torch.einsum("bnthk,bshk->bnhts", q, fresh[0])
         # Blocks count from the first one here; those before it have summaries in the state alone.
-        before = fresh[0].shape[1] // rank - full
-        number = torch.arange(q.shape[1], device=q.device) + before
-        later = torch.arange(fresh[0].shape[1], device=q.device) // rank >= number[:, None]
-        far = far.masked_fill(later[:, None, None], -torch.inf)
-        weights = torch.cat([far, near], -1).softmax(-1)
-        o = torch.einsum("bnhts,bshv->bnthv", weights[..., : far.shape[-1]], fresh[1])
-        o = o + torch.einsum("bnhts,bnshv->bnthv", weights[..., far.shape[-1] :], v)
-        return o.flatten(1, 2)[:, begun:whole], after
+        before, count, size = fresh[0].shape[1] // rank - full, q.shape[1], max(1, AT_ONCE // block)
+        parts = []
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            summaries = [one[:, : (before + last - 1) * rank] for one in fresh]
+            given: list[Any] = [one[:, first:last] for one in (q, k, v)]
+            given += [*summaries, before + first, rank]
+            if count > size:
+                parts.append(checkpoint(_attended, *given, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(_attended(*given))
+        return torch.cat(parts, 1).flatten(1, 2)[:, begun:whole], after
+
+
+def _attended(
+    q: Tensor, k: Tensor, v: Tensor, summary_keys: Tensor, summary_values: Tensor, before: int, rank: int
+) -> Tensor:
+    """What blocks, the first after so many others, make of summaries and of their own tokens."""
+    count, block = q.shape[1:3]
+    near = torch.einsum("bnthk,bnshk->bnhts", q, k)
+    near = near.masked_fill(torch.ones(block, block, device=q.device).triu(1).bool(), -torch.inf)
+    far = torch.einsum("bnthk,bshk->bnhts", q, summary_keys)
+    number = torch.arange(before, before + count, device=q.device)
+    later = torch.arange(far.shape[-1], device=q.device) // rank >= number[:, None]
+    far = far.masked_fill(later[:, None, None], -torch.inf)
+    weights = torch.cat([far, near], -1).softmax(-1)
+    o = torch.einsum("bnhts,bshv->bnthv", weights[..., : far.shape[-1]], summary_values)
+    return o + torch.einsum("bnhts,bnshv->bnthv", weights[..., far.shape[-1] :], v)

@@ -1,6 +1,6 @@
 """Longformer: a sliding window, and a few global tokens."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,17 +88,19 @@ class Longformer(nn.Module):
     def forward(
         self, x: Tensor, state: LongformerState | None = None, *, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, LongformerState | list[LongformerState] | None]:
-        """Mix (B, T, width); a causal one goes on from a state, and gives the last one.
+        """Mix (B, T, width); a causal one goes on from a state, and gives the last one, if packed a list.
 
         Raises
         ------
         ValueError
-            A state is given to one that is not causal.
+            A state is given to one that is not causal, or there are not as many as packed sequences.
         """
         if state is not None and not self.causal:
             raise ValueError("there is a state; only a causal layer accepts one")
         if cu_seqlens is not None:
-            return apart(self, cu_seqlens, x)
+            states: Any = state
+            y, each = apart(self, cu_seqlens, x, states=states)
+            return y, each if self.causal else None
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         begun = 0 if state is None else state.seen
         if self.rotary:
@@ -114,7 +116,7 @@ class Longformer(nn.Module):
         after = None
         if self.causal:
             low = max(0, k.shape[1] - self.window + 1)
-            after = LongformerState(k[:, low:], v[:, low:], *anchors, begun + x.shape[1])
+            after = LongformerState(k[:, low:], v[:, low:], anchors[0], anchors[1], begun + x.shape[1])
         elif self.anchors and x.shape[1]:
             whole = [one.transpose(1, 2) for one in (q[:, : self.anchors], k, v)]
             o = torch.cat([scaled_dot_product_attention(*whole).transpose(1, 2), o[:, self.anchors :]], 1)

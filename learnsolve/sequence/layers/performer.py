@@ -1,12 +1,13 @@
 """Performer: linear attention whose features estimate the softmax's kernel without bias."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from learnsolve.sequence.attention import linear_attention
-from learnsolve.sequence.functional import apart
+from learnsolve.sequence.functional import apart, sequences
 
 
 def positive_features(x: Tensor, directions: Tensor) -> Tensor:
@@ -68,10 +69,31 @@ def orthogonal_directions(count: int, channels: int, generator: torch.Generator 
     return torch.cat(found)[:count] * lengths
 
 
+class PerformerState(NamedTuple):
+    """What a causal Performer remembers.
+
+    Attributes
+    ----------
+    sums : (N, heads, features, K + 1) Tensor
+        Of the keys' features with values, and of the features alone, divided by the exponential of what
+        is highest.
+    highest : (N, heads) Tensor
+        The largest logarithm of any key's feature so far.
+    """
+
+    sums: Tensor
+    highest: Tensor
+
+
 class Performer(nn.Module):
     r"""Softmax attention, estimated by random features: time grows as the length.
 
     .. math:: o_t = \frac{\sum_{s \le t} \phi(q_t)^T \phi(k_s) \, v_s}{\sum_{s \le t} \phi(q_t)^T \phi(k_s)}
+
+    What features are divided by cancels. Those of a query are divided by their largest, those of the keys by
+    the largest of all keys so far, which goes with the state: no later token changes it, and neither sum can
+    vanish or overflow, however large queries and keys are. Features of a query that are smaller than its
+    largest by more than the root of what the dtype can hold, 1e-19 in single precision, count as that much.
 
     Parameters
     ----------
@@ -95,7 +117,7 @@ class Performer(nn.Module):
     >>> import torch
     >>> from learnsolve.sequence.layers import Performer
     >>> y, state = Performer(8, heads=2, features=6)(torch.zeros(3, 5, 8))
-    >>> y.shape, state.shape  # the last column is the normaliser's
+    >>> y.shape, state.sums.shape  # the last column is the normaliser's
     (torch.Size([3, 5, 8]), torch.Size([3, 2, 6, 5]))
     """
 
@@ -121,11 +143,12 @@ class Performer(nn.Module):
     @torch.no_grad()
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Draw other features."""
-        self.directions.copy_(orthogonal_directions(*self.directions.shape, generator))
+        count, channels = self.directions.shape
+        self.directions.copy_(orthogonal_directions(count, channels, generator))
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, *, cu_seqlens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, state: PerformerState | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, PerformerState | None]:
         """Mix (B, T, width); a causal one goes on from a state, and gives the last one.
 
         Raises
@@ -137,16 +160,46 @@ class Performer(nn.Module):
             raise ValueError("there is a state; only a causal layer accepts one")
         if cu_seqlens is not None and not self.causal:
             return apart(self, cu_seqlens, x)[0], None
-        q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
+        # Exponents need the range and the digits of single precision.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        q, k, v = (one.unflatten(-1, (self.heads, -1)).to(wide) for one in self.project(x).chunk(3, -1))
         scale = q.shape[-1] ** -0.25
-        q, k = (_logarithms(scale * one, self.directions) for one in (q, k))
-        # What a query's features are divided by cancels, and so does what all keys' are: the exponent of
-        # these is at most half the square of a direction, and half of that keeps both ends in range.
-        q = torch.exp(q - q.detach().amax(-1, keepdim=True))
-        k = torch.exp(k - (self.directions**2).sum(1).max() / 4)
+        q, k = (_logarithms(scale * one, self.directions.to(wide)) for one in (q, k))
+        # So that a query whose largest feature no key shares still finds a sum: the keys' largest is one.
+        least = math.log(torch.finfo(wide).tiny) / 2
+        q = torch.exp((q - q.detach().amax(-1, keepdim=True)).clamp(min=least))
         v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+        after = None
         if self.causal:
-            o, state = linear_attention(q, k, v, scale=1.0, initial_state=state, cu_seqlens=cu_seqlens)
-        else:
+            before = None if state is None else state.highest
+            highest, decay, last = _highest(k.detach().amax(-1), before, cu_seqlens)
+            k = torch.exp(k - highest[..., None])
+            first = None if state is None else state.sums
+            o, sums = linear_attention(q, k, v, decay, scale=1.0, initial_state=first, cu_seqlens=cu_seqlens)
+            after = PerformerState(sums, last)
+        elif x.numel():
+            k = torch.exp(k - k.detach().amax((1, 3), keepdim=True))
             o = torch.einsum("bthm,bhmv->bthv", q, torch.einsum("bthm,bthv->bhmv", k, v))
-        return self.out((o[..., :-1] / o[..., -1:]).flatten(-2)), state
+        else:
+            o = v
+        return self.out((o[..., :-1] / o[..., -1:]).flatten(-2).to(x.dtype)), after
+
+
+def _highest(new: Tensor, before: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Running maxima (B, T, H) of each sequence, the logarithms of what they shrink sums by, and the last."""
+    sizes = [new.shape[1]]
+    if cu_seqlens is not None:
+        pieces = sequences(new.shape[0], new.shape[1], cu_seqlens)
+        sizes = (pieces[:, 2] - pieces[:, 1]).tolist()
+    count = len(new) if cu_seqlens is None else len(sizes)
+    if before is None:
+        before = new.new_full((count, new.shape[2]), -torch.inf)
+    starts = before[None, :, None] if cu_seqlens is None else before[:, None, None]
+    runs = [
+        torch.cat([start, part], 1).cummax(1).values
+        for start, part in zip(starts, new.split(sizes, 1), strict=True)
+    ]
+    highest, earlier = (torch.cat([one[:, cut] for one in runs], 1) for cut in (slice(1, None), slice(-1)))
+    # Of sums that are zero any decay is right.
+    decay = torch.where(earlier.isneginf(), 0.0, earlier - highest)
+    return highest, decay, torch.cat([one[:, -1] for one in runs])

@@ -149,6 +149,9 @@ class Reformer(nn.Module):
         had = torch.zeros(count, dtype=torch.int64, device=owner.device) if state is None else state.had
         kept = None if state is None else [state.keys, state.values]
         bounds, place, streams = side_by_side(owner, count, room, rows, kept, had)
+        if not len(owner):
+            keys, values = (remembered(one, bounds, room) for one in streams[1:])
+            return rows[2], rows[2].sum(-1), (keys, values, had) if self.causal else None
         whose = torch.repeat_interleave(torch.arange(count, device=owner.device), bounds.diff())
         q, k, v = (one[None, :, None] for one in streams)
         ahead = 0 if self.causal else room

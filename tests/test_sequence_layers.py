@@ -98,6 +98,17 @@ def test_packed_as_apart(name):
     torch.testing.assert_close(packed, torch.cat(apart, 1))
 
 
+@pytest.mark.parametrize("name", ["attention", "window", "chunks"])
+def test_packed_sequences_go_on(name):
+    mixer, x, more = layer(name), draw(1, 12, 8), draw(1, 6, 8, seed=1)
+    _, states = mixer(x, cu_seqlens=torch.tensor([0, 5, 12]))
+    packed, _ = mixer(more, states, cu_seqlens=torch.tensor([0, 2, 6]))
+    ends = [mixer(more[:, a:b], one)[0] for (a, b), one in zip([(0, 2), (2, 6)], states, strict=True)]
+    torch.testing.assert_close(packed, torch.cat(ends, 1))
+    with pytest.raises(ValueError, match="list of states"):
+        mixer(more, states)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name):
     mixer, x = layer(name), draw(1, 4, 8).requires_grad_()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from learnsolve.sequence.functional import apart
 from learnsolve.sequence.places import rotation, turned
 from learnsolve.sequence.window import chunked_attention, sliding_window_attention
 
@@ -71,9 +72,23 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Tensor, state: AttentionState | None = None, *, cu_seqlens: Tensor | None = None
+        self,
+        x: Tensor,
+        state: AttentionState | list[AttentionState] | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, AttentionState | list[AttentionState]]:
-        """Mix (B, T, width); goes on from a state, and gives the last one, of packed sequences a list."""
+        """Mix (B, T, width); goes on from a state, and gives the last one, of packed sequences a list.
+
+        Raises
+        ------
+        ValueError
+            There is a list of states without packed sequences, or of another length.
+        """
+        if isinstance(state, list):
+            if cu_seqlens is None:
+                raise ValueError("there is a list of states; it is accepted with packed sequences")
+            return apart(self, cu_seqlens, x, states=state)
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         seen = 0 if state is None else state.seen
         if self.rotary:

@@ -198,3 +198,20 @@ def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
     if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
         found = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
         raise ValueError(f"{found}; (B, T, H, K), the same, and (B, T, H, V) are accepted")
+
+
+def check_width(width: int, heads: int, *, pairs: bool = False) -> None:
+    """Heads must share the channels of a layer, in pairs where these are turned by their places.
+
+    Raises
+    ------
+    ValueError
+        They do not.
+
+    Examples
+    --------
+    >>> check_width(8, 2, pairs=True)
+    """
+    if heads < 1 or width % heads or (pairs and width // heads % 2):
+        among = " in pairs" if pairs else ""
+        raise ValueError(f"{heads} heads do not share {width} channels{among}; a multiple is accepted")

@@ -84,6 +84,23 @@ def turned(x: Tensor, rotation: Tensor, *, halves: bool = False) -> Tensor:
     return torch.stack([a * cos - b * sin, a * sin + b * cos], axis).flatten(-2)
 
 
+def turned_from(first: int, *tensors: Tensor) -> list[Tensor]:
+    """Queries and keys (B, T, heads, channels), turned by their places from a first one on.
+
+    All heads have the same frequencies.
+
+    Examples
+    --------
+    >>> q, k = turned_from(5, torch.ones(1, 3, 2, 4), torch.ones(1, 3, 2, 4))
+    >>> q.shape
+    torch.Size([1, 3, 2, 4])
+    """
+    one = tensors[0]
+    places = torch.arange(first, first + one.shape[1], device=one.device)
+    turns = rotation(places[:, None], 1, one.shape[-1])
+    return [turned(x, turns, halves=True) for x in tensors]
+
+
 class PlaceEncoding(nn.Module):
     r"""What stands before, along each axis, added to what comes in (MD-TPE).
 

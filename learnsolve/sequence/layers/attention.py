@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from learnsolve.sequence.functional import apart
-from learnsolve.sequence.places import rotation, turned
+from learnsolve.sequence.functional import apart, check_width
+from learnsolve.sequence.places import turned_from
 from learnsolve.sequence.window import chunked_attention, sliding_window_attention
 
 
@@ -65,8 +64,7 @@ class Attention(nn.Module):
         super().__init__()
         if window is not None and chunk is not None:
             raise ValueError(f"window is {window} and chunk {chunk}; one of them is accepted")
-        if heads < 1 or width % heads or (rotary and width // heads % 2):
-            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        check_width(width, heads, pairs=rotary)
         self.heads, self.window, self.chunk, self.rotary = heads, window, chunk, rotary
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -92,10 +90,7 @@ class Attention(nn.Module):
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         seen = 0 if state is None else state.seen
         if self.rotary:
-            places = torch.arange(seen, seen + x.shape[1], device=x.device)
-            # All heads have the same frequencies.
-            turns = rotation(places[:, None], 1, q.shape[-1])
-            q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
+            q, k = turned_from(seen, q, k)
         before = None if state is None else (state.keys, state.values)
         given: dict[str, Any] = {"initial_state": before, "cu_seqlens": cu_seqlens}
         if self.chunk is None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from learnsolve.sequence.attention import linear_attention
+from learnsolve.sequence.functional import check_width
 
 
 class LinearAttention(nn.Module):
@@ -31,8 +32,7 @@ class LinearAttention(nn.Module):
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"{heads} heads do not share {width} channels; a multiple is accepted")
+        check_width(width, heads)
         self.heads = heads
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)

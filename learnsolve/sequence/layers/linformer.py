@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from learnsolve.sequence.functional import apart
-from learnsolve.sequence.places import rotation, turned
+from learnsolve.sequence.functional import apart, check_width
+from learnsolve.sequence.places import turned_from
 
 # Queries whose weights are held at a time: those of all take room by the square of the length.
 AT_ONCE = 1024
@@ -71,8 +71,7 @@ class Linformer(nn.Module):
         rotary: bool = True,
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads or (rotary and width // heads % 2):
-            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        check_width(width, heads, pairs=rotary)
         if not 1 <= rank <= block:
             raise ValueError(f"rank is {rank} of blocks of {block}; 1 to the block's length is accepted")
         self.heads, self.block, self.causal, self.rotary = heads, block, causal, rotary
@@ -106,9 +105,7 @@ class Linformer(nn.Module):
         done = 0 if state is None else state.summary_keys.shape[1] // self.E.shape[1] * self.block
         begun = 0 if state is None else state.keys.shape[1]
         if self.rotary:
-            places = torch.arange(done + begun, done + begun + x.shape[1], device=x.device)
-            turns = rotation(places[:, None], 1, q.shape[-1])
-            q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
+            q, k = turned_from(done + begun, q, k)
         q = q * q.shape[-1] ** -0.5
         if not self.causal:
             keys, values = self._summaries(k, self.E), self._summaries(v, self.F)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from learnsolve.sequence.blocks import blocks
-from learnsolve.sequence.functional import apart
-from learnsolve.sequence.places import rotation, turned
+from learnsolve.sequence.functional import apart, check_width
+from learnsolve.sequence.places import turned_from
 
 
 class LongformerState(NamedTuple):
@@ -69,8 +69,7 @@ class Longformer(nn.Module):
         rotary: bool = True,
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads or (rotary and width // heads % 2):
-            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        check_width(width, heads, pairs=rotary)
         if window < 1 or anchors < 0:
             raise ValueError(
                 f"window is {window} and anchors {anchors}; 1 or more, and 0 or more, are accepted"
@@ -104,9 +103,7 @@ class Longformer(nn.Module):
         q, k, v = (one.unflatten(-1, (self.heads, -1)) for one in self.project(x).chunk(3, -1))
         begun = 0 if state is None else state.seen
         if self.rotary:
-            places = torch.arange(begun, begun + x.shape[1], device=x.device)
-            turns = rotation(places[:, None], 1, q.shape[-1])
-            q, k = turned(q, turns, halves=True), turned(k, turns, halves=True)
+            q, k = turned_from(begun, q, k)
         new = max(0, self.anchors - begun)
         anchors = [one[:, :new] for one in (k, v)]
         if state is not None:

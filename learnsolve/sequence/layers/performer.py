@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from learnsolve.sequence.attention import linear_attention
-from learnsolve.sequence.functional import apart, sequences
+from learnsolve.sequence.functional import apart, check_width, sequences
 
 
 def positive_features(x: Tensor, directions: Tensor) -> Tensor:
@@ -127,8 +127,7 @@ class Performer(nn.Module):
         self, width: int, heads: int = 4, *, features: int | None = None, causal: bool = True
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"{heads} heads do not share {width} channels; a multiple is accepted")
+        check_width(width, heads)
         channels = width // heads
         if features is None:
             features = max(1, round(channels * math.log(channels)))

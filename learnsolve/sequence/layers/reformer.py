@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from learnsolve.sequence.blocks import blocks, remembered, side_by_side
-from learnsolve.sequence.functional import sequences
+from learnsolve.sequence.functional import check_width, sequences
 from learnsolve.sequence.places import rotation, turned
 
 # Of a token's score with itself, so that it is seen where nothing else is.
@@ -82,8 +82,7 @@ class Reformer(nn.Module):
         rotary: bool = True,
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads or (rotary and width // heads % 2):
-            raise ValueError(f"{heads} heads do not share {width} channels in pairs; a multiple is accepted")
+        check_width(width, heads, pairs=rotary)
         if window < 1 or rounds < 1 or buckets < 1 or (buckets > 1 and buckets % 2):
             raise ValueError(
                 f"window is {window}, rounds {rounds} and buckets {buckets}; positive numbers, of buckets "

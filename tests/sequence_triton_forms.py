@@ -31,6 +31,15 @@ LONG = [(1, 65, 1, 5, 16)]
 WIDE = [(1, 9, 1, 40, 20)]
 SHAPES += [] if INTERPRETED else [(2, 1000, 2, 64, 64), (1, 1000, 2, 100, 70)]
 DTYPES = [torch.float64, torch.float32]
+
+
+def kinds(cases, few):
+    """All cases in both precisions; where they are interpreted, in single precision a few, for it is slow."""
+    return [(torch.float64, one) for one in cases] + [
+        (torch.float32, one) for one in (few if INTERPRETED else cases)
+    ]
+
+
 LOW = [torch.float16] if INTERPRETED else [torch.float16, torch.bfloat16]
 
 
@@ -135,24 +144,21 @@ CHUNKED = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES + WIDE)
+@pytest.mark.parametrize(("dtype", "shape"), kinds(SHAPES + WIDE, SHAPES[1:2]))
 @pytest.mark.parametrize("decay", [None, "head", "channel"])
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_by_steps(dtype, decay, shape):
     check(*STEPS[ATTEND], ATTEND, shape, decay, dtype)
 
 
-@pytest.mark.parametrize("shape", SHAPES + WIDE)
+@pytest.mark.parametrize(("dtype", "shape"), kinds(SHAPES + WIDE, SHAPES[1:2]))
 @pytest.mark.parametrize("decay", [None, "head"])
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_delta_by_steps(dtype, decay, shape):
     check(*STEPS[DELTA], DELTA, shape, decay, dtype)
 
 
-@pytest.mark.parametrize("shape", SHAPES + LONG + WIDE)
+@pytest.mark.parametrize(("dtype", "shape"), kinds(SHAPES + LONG + WIDE, SHAPES[1:2]))
 @pytest.mark.parametrize("decay", [None, "head"])
 @pytest.mark.parametrize("names", [ATTEND, DELTA], ids=["attend", "delta"])
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_chunks(chunk, dtype, names, decay, shape):
     check(*CHUNKED[names], names, shape, decay, dtype)
 
@@ -191,9 +197,9 @@ def test_substitution(dtype, decay, shape):
 
 @pytest.mark.parametrize("form", ["diagonal", "diagonal_adjoint"])
 @pytest.mark.parametrize("constant", [(), (0,), (1,), (0, 1)])
-@pytest.mark.parametrize(("length", "part"), [(1, 1024), (33, 1024), (65, 16)])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_recurrence(monkeypatch, dtype, length, part, constant, form):
+@pytest.mark.parametrize(("dtype", "cut"), kinds([(1, 1024), (17, 1024), (40, 16)], [(17, 1024)]))
+def test_recurrence(monkeypatch, dtype, cut, constant, form):
+    length, part = cut
     monkeypatch.setattr(recurrence_triton, "PART", part)
     monkeypatch.setattr(recurrence_triton, "TIME", 16)
     pieces = split(2, length)

@@ -5,6 +5,7 @@ from numba import njit, prange
 from numba.extending import overload
 
 from learnsolve.kernels.blocks_numba import EMPTY, SPLIT
+from learnsolve.kernels.copies_numba import copy_vector
 from learnsolve.kernels.faces_numba import diagonal_of, face_of, faces_of, located, shape_of
 from learnsolve.kernels.stencil_numba import is_face_stencil
 from learnsolve.kernels.threads import kernel
@@ -107,7 +108,7 @@ def aggregate_blocks(stencil, halved, theta, aggregate, blocks, corners, threads
                     blocks[big_k, big_j, big_i] = EMPTY
                     continue
                 if easy:
-                    label[:] = COMPONENTS[found]
+                    copy_vector(COMPONENTS[found], label)
                 else:
                     _join(cells, theta, found, z, y, x, faces, strongest, label)
                 first = count

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from learnsolve.kernels import state_numba as state
+from learnsolve.kernels.copies_numba import copy_matrix, copy_vector
 from learnsolve.kernels.threads import INLINE, kernel
 
 # Of a head that are copied at a time.
@@ -47,7 +48,7 @@ def attend(q, k, v, g, first, pieces, scale, o, last, threads):
             for i in range(K):
                 x[i], y[i] = k[n, t, h, i], q[n, t, h, i] * scale
             state.step(S, a, x, v[n, t, h], y, o[n, t, h])
-        last[piece, h] = S[:K]
+        copy_matrix(S[:K], last[piece, h])
 
 
 @kernel
@@ -91,7 +92,7 @@ def attend_adjoint(q, k, v, g, first, pieces, scale, do, last, dq, dk, dv, dg, c
                     later[i if channels > 1 else 0] += q[n, t, h, i] * dq[n, t, h, i] - x[i] * sums[i]
             for i in range(channels):
                 dg[n, t, h, i] = later[i]
-        carried[piece, h] = S[:K]
+        copy_matrix(S[:K], carried[piece, h])
 
 
 @kernel
@@ -110,7 +111,7 @@ def substitute(w, k, b, g, pieces, u, threads):
         for t in range(begin, end):
             for j in range(width):
                 u[n, t, h, j] = b[n, t, h, j] - ahead[j]
-            here[:] = a
+            copy_vector(a, here)
             following = min(t + 1, end - 1)
             decays(g[n, following, h], K, a)
             for i in range(K):
@@ -161,7 +162,7 @@ def delta(q, k, v, beta, g, first, pieces, scale, u, o, last, threads):
                 if len(u) > 0:
                     for j in range(width):
                         u[n, low + r, h, j] = values[r, j]
-        last[piece, h] = S[:K]
+        copy_matrix(S[:K], last[piece, h])
 
 
 @kernel

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from learnsolve.kernels.copies_numba import copy_matrix
 from learnsolve.kernels.pointers import address, read, write
 from learnsolve.kernels.threads import INLINE, MATH, kernel
 
@@ -263,7 +264,7 @@ def products(h, matrix):
     """``h W``."""
     out, zeros = np.empty_like(h), np.zeros((WIDTH + 1, WIDTH), np.float32)
     # A product without bias takes its bias from a row of zeros after the matrix.
-    zeros[:WIDTH] = matrix
+    copy_matrix(matrix, zeros)
     for i in range(h.shape[0]):
         _layer(address(h), i * WIDTH, address(zeros), 0, WIDTH * WIDTH, WIDTH, address(out), i * WIDTH)
     return out

@@ -9,6 +9,7 @@ first time, last time and one. ``marks`` (parts, states, channels) are the state
 import numpy as np
 from numba import njit, prange
 
+from learnsolve.kernels.copies_numba import copy_matrix, copy_vector
 from learnsolve.kernels.threads import INLINE, kernel
 
 # Channels that one thread takes at a time, and times whose states the gradient keeps.
@@ -51,13 +52,13 @@ def average(x, q, c, first, pieces, bounds, y, last, marks, threads):
         group, begin, end = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
         h, row = np.empty((states, high - low), x.dtype), np.empty(high - low, x.dtype)
         mine, its = q[:, low:high].copy(), c[:, low:high].copy()
-        h[:] = first[piece, :, low:high]
+        copy_matrix(first[piece, :, low:high], h)
         for t in range(begin, end):
             if marks.shape[0] > 0 and (t - begin) % PART == 0:
-                marks[bounds[piece] + (t - begin) // PART, :, low:high] = h
+                copy_matrix(h, marks[bounds[piece] + (t - begin) // PART, :, low:high])
             _step(h, mine, its, x[group, t, low:high], row)
-            y[group, t, low:high] = row
-        last[piece, :, low:high] = h
+            copy_vector(row, y[group, t, low:high])
+        copy_matrix(h, last[piece, :, low:high])
 
 
 @njit(**INLINE)
@@ -96,13 +97,13 @@ def average_adjoint(x, q, c, marks, pieces, bounds, dy, dlast, dx, dq, dc, dfirs
         for part in range((end - begin + PART - 1) // PART - 1, -1, -1):
             early = begin + part * PART
             count = min(PART, end - early)
-            h[0] = marks[bounds[piece] + part, :, low:high]
+            copy_matrix(marks[bounds[piece] + part, :, low:high], h[0])
             for s in range(count):
                 _follow(h[s], mine, x[group, early + s, low:high], h[s + 1])
             for s in range(count - 1, -1, -1):
                 t = early + s
                 _backward(back, mine, its, h[s + 1], h[s], dy[group, t, low:high], row, more_q, more_c)
-                dx[group, t, low:high] = row
-        dfirst[piece, :, low:high] = back
-        dq[piece, :, low:high] = more_q
-        dc[piece, :, low:high] = more_c
+                copy_vector(row, dx[group, t, low:high])
+        copy_matrix(back, dfirst[piece, :, low:high])
+        copy_matrix(more_q, dq[piece, :, low:high])
+        copy_matrix(more_c, dc[piece, :, low:high])

@@ -25,6 +25,7 @@ from learnsolve.kernels.chunks_numba import (
     _subtract,
     _wanted,
 )
+from learnsolve.kernels.copies_numba import copy_vector
 from learnsolve.kernels.sketch_numba import sketched_gram, transform_size
 from learnsolve.kernels.sparse_numba import _first_row
 from learnsolve.kernels.threads import MATH, kernel
@@ -204,7 +205,7 @@ def rows_exact(
                     for b in range(a + 1):
                         several[a, b, lane] = G[a, b]
                 if plain:
-                    U[i] = y
+                    copy_vector(y, U[i])
             sound[:] = False
             if lanes == LANES:
                 cholesky_lanes(several, right, sound)
@@ -229,7 +230,7 @@ def rows_exact(
                     if not left > 1e-9 * norms[lane]:
                         left = _squares(indices, values, offset, W, begin, end, P, False, x, r)
                     squares[i] = left
-                U[i] = x
+                copy_vector(x, U[i])
 
 
 @kernel
@@ -262,7 +263,7 @@ def rows_nonnegative(
         r, w, y, x = np.empty(CHUNK), np.empty(CHUNK), np.empty(k), np.empty(k)
         for i in range(_first_row(indptr, t, threads), _first_row(indptr, t + 1, threads)):
             begin, end = indptr[i], indptr[i + 1]
-            x[:] = U[i]
+            copy_vector(U[i], x)
             _normal(
                 indices, values, weights, offset, W, begin, end, ridge, base, damped,
                 unobserved, loss, reach, x,
@@ -276,7 +277,7 @@ def rows_nonnegative(
                     for b in range(a + 1, k):
                         slope -= G[b, a] * x[b]
                     x[a] = max(0.0, x[a] + slope / G[a, a]) if G[a, a] > 0.0 else 0.0
-            U[i] = x
+            copy_vector(x, U[i])
             if squares.size > 0:
                 squares[i] = _squares(indices, values, offset, W, begin, end, P, True, x, r)
 
@@ -310,7 +311,7 @@ def rows_cg(
             if begin == end:
                 U[i] = 0.0
                 continue
-            x[:] = U[i]
+            copy_vector(U[i], x)
             g[:] = 0.0
             if damped:
                 for c in range(k):
@@ -328,7 +329,7 @@ def rows_cg(
                         value = values[first + e] - offset[indices[first + e]]
                         r[e] = omega[e] * r[e] + unobserved * value
                 _adjoint(P, o, count, k, r, g)
-            z[:] = g
+            copy_vector(g, z)
             if buckets > 0:
                 for a in range(k):
                     for b in range(a + 1):
@@ -340,7 +341,7 @@ def rows_cg(
                 solve_factored(L, z)
             gz = _dot(g, z)
             start = gz
-            p[:] = z
+            copy_vector(z, p)
             for _ in range(steps):
                 if not gz > rtol * rtol * start:
                     break
@@ -365,13 +366,13 @@ def rows_cg(
                 for c in range(k):
                     x[c] += gz / curvature * p[c]
                     g[c] -= gz / curvature * q[c]
-                z[:] = g
+                copy_vector(g, z)
                 if buckets > 0:
                     solve_factored(L, z)
                 new = _dot(g, z)
                 for c in range(k):
                     p[c] = z[c] + new / gz * p[c]
                 gz = new
-            U[i] = x
+            copy_vector(x, U[i])
             if squares.size > 0:
                 squares[i] = _squares(indices, values, offset, W, begin, end, P, True, x, r)

@@ -1,13 +1,15 @@
 """Coupled recurrences on a grid: all forms, adjoints, gradients, states, discretisations, bad input."""
 
 import itertools
-import time
+import json
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import coupled_plane as benchmark
+from benchmarks.coupled_plane import double_loop
 from learnsolve.kernels import coupled_plane, coupled_plane_reference, coupled_plane_scan
 from learnsolve.sequence import linear_recurrence
 from learnsolve.sequence.state_space import discretized
@@ -37,18 +39,6 @@ def drawn(shape, dtype=torch.float64, seed=0):
     return a, [some(*shape), some(*shape)], [some(groups, rows, channels) for _ in range(2)]
 
 
-def double_loop(a, b, first):
-    """The definition, a place at a time."""
-    h1, h2 = torch.empty_like(b[0]), torch.empty_like(b[1])
-    for v, t in itertools.product(range(b[0].shape[1]), range(b[0].shape[2])):
-        left = (h1[:, v, t - 1], h2[:, v, t - 1]) if t else (first[0][:, v], first[1][:, v])
-        h1[:, v, t] = a[0][:, v, t] * left[0] + a[1][:, v, t] * left[1] + b[0][:, v, t]
-        h2[:, v, t] = b[1][:, v, t]
-        if v:
-            h2[:, v, t] += a[2][:, v, t] * h1[:, v - 1, t] + a[3][:, v, t] * h2[:, v - 1, t]
-    return h1, h2
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
@@ -73,27 +63,11 @@ def test_adjoints(form, shape, dtype):
     torch.testing.assert_close(one, two)
 
 
-def seconds(call):
-    """Processor time of the fastest of three calls."""
-    found = []
-    for _ in range(3):
-        began = time.process_time()
-        call()
-        found.append(time.process_time() - began)
-    return min(found)
-
-
-def test_the_parallel_forms_are_faster_than_the_double_loop():
-    """At 512 times and 32 variates the processor's form is ten times as fast; here by a hundred."""
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_agree_at_the_size_of_the_benchmark(form):
     given_ = drawn((1, 32, 512, 4), torch.float32)
-    coupled_plane.coupled_plane(*given_)
-    began = time.process_time()
-    wanted = double_loop(*given_)
-    slow = time.process_time() - began
-    found = coupled_plane.coupled_plane(*given_)
-    for one, two in zip(found, wanted, strict=True):
-        assert (one - two).norm() <= 1e-6 * two.norm()
-    assert seconds(lambda: coupled_plane.coupled_plane(*given_)) < slow / 10
+    for one, wanted in zip(FORMS[form](*given_), coupled_plane.coupled_plane(*given_), strict=True):
+        assert (one - wanted).norm() <= 1e-6 * wanted.norm()
 
 
 @given(st.data())
@@ -313,3 +287,11 @@ def test_bad_input_of_state_spaces(place, number, value, match):
 def test_an_unknown_discretisation():
     with pytest.raises(ValueError, match="method is 'exact'"):
         discretized_diagonal(torch.ones(1), torch.ones(1), "exact")
+
+
+def test_the_benchmark_compares_every_form(tmp_path):
+    path = tmp_path / "rows.json"
+    sizes = ["--times", "6", "--variates", "3", "--channels", "1", "2", "--repeats", "1"]
+    assert benchmark.main([*sizes, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 8 and all(row["error"] < 1e-6 for row in rows)

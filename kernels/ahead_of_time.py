@@ -24,6 +24,7 @@ from learnsolve.kernels import (
     grid_triton,
     recurrence_triton,
     rows_triton,
+    shplrnn_triton,
     sparse_triton,
 )
 
@@ -53,6 +54,9 @@ _INTEGERS = {
     "shares",
     "span",
     "dilation",
+    "every",
+    "states",
+    "hidden",
 }
 _HEIGHT = {"relax": 2, "relax_fresh": 2, "restrict": 1}
 _GRID: list[tuple[str, Any, dict[str, int]]] = [
@@ -134,6 +138,24 @@ def variants() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[
             kernel = rows_triton.cg_kernel
             yield f"rows.cg.{loss}.{real}", kernel, _signature(kernel, steps, real, rows), steps, {}
     yield from _sequences()
+    yield from _maps()
+
+
+def _maps() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]]:
+    """Piecewise-linear maps, of few units and of many."""
+    kernel: Any
+    for real in ("fp32", "fp64"):
+        for M, H in ((4, 64), (8, 256), (16, 128)):
+            keep = shplrnn_triton.kept(M, H, torch.float64 if real == "fp64" else torch.float32)
+            tile: dict[str, Any] = {"CLIPPED": True, "TARGETS": True, "KEPT": keep}
+            tile |= {"M": M, "H": H}
+            options = {"num_warps": shplrnn_triton.warps(M, H)}
+            for name, kernel, own in (
+                ("orbit", shplrnn_triton.orbit_kernel, {"DRIVE": True}),
+                ("adjoint", shplrnn_triton.adjoint_kernel, {}),
+            ):
+                signature = _signature(kernel, tile | own, real, {"first": f"*{real}"})
+                yield f"shplrnn.{name}.{M}.{H}.{real}", kernel, signature, tile | own, options
 
 
 def _sequences() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[str, int]]]:

@@ -12,7 +12,7 @@ from learnsolve.kernels import grid, grid_reference, sparse, sparse_reference
 from tests.kernel_cases import grid_case, sparse_case, to
 
 ROOT = Path(__file__).resolve().parents[1]
-FORMS = ("triton_forms", "sequence_triton_forms")
+FORMS = ("triton_forms", "sequence_triton_forms", "dynamics_triton_forms")
 # Bytes of shared memory that a program may take on Hopper.
 SHARED = 227 * 1024
 pytest.importorskip("triton", reason="triton is not installed")

@@ -1,0 +1,215 @@
+"""Shallow piecewise-linear maps: orbits drawn to data, their gradients, norms of Jacobians, exponents.
+
+Each call goes to the form that suits the device: numba's on the CPU, Triton's on a GPU, in single and double
+precision. Nothing is recorded for differentiation.
+
+Weights are ``a`` (M,), ``w1`` (M, H), ``w2`` (H, M), ``h1`` (M,) and ``h2`` (H,). ``first`` (B, M) are the
+states before the first time; ``targets`` (B, T, M) what states are drawn to, NaN where there is nothing, and
+``drive`` (B, T, M) what is added to the states: both may be of no times, for none.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from learnsolve.kernels import forms, shplrnn_reference
+from learnsolve.kernels.memory import inputs, scalar, views
+from learnsolve.kernels.threads import threads
+
+_NUMBA = (torch.float32, torch.float64)
+
+
+class Weights(NamedTuple):
+    """Of a map with M states and H hidden units."""
+
+    a: Tensor
+    w1: Tensor
+    w2: Tensor
+    h1: Tensor
+    h2: Tensor
+
+
+class Drawn(NamedTuple):
+    """How states are drawn to their targets.
+
+    Attributes
+    ----------
+    alpha : float
+        ``(1 - alpha) z + alpha target`` goes on.
+    every : int
+        At every so many times.
+    """
+
+    alpha: float = 0.0
+    every: int = 1
+
+
+def orbit(
+    weights: Weights,
+    first: Tensor,
+    targets: Tensor,
+    drive: Tensor,
+    drawn: Drawn,
+    *,
+    clipped: bool,
+    length: int,
+) -> Tensor:
+    """States (B, length, M), each before it is drawn to its target.
+
+    Examples
+    --------
+    >>> one, none = torch.ones(1), torch.zeros(1, 0, 1)
+    >>> half = Weights(one / 2, torch.zeros(1, 1), torch.zeros(1, 1), 0 * one, one)
+    >>> orbit(half, torch.ones(1, 1), none, none, Drawn(), clipped=True, length=3).flatten().tolist()
+    [0.5, 0.25, 0.125]
+    """
+    if forms.by_triton(first) and _in_registers(weights):
+        from learnsolve.kernels import shplrnn_triton
+
+        return shplrnn_triton.orbit(weights, first, targets, drive, drawn, clipped, length)
+    if not forms.by_numba(first, _NUMBA):
+        with torch.no_grad():
+            return shplrnn_reference.orbit(weights, first, targets, drive, *drawn, clipped, length)
+    from learnsolve.kernels import shplrnn_numba
+
+    out = torch.empty(len(first), length, first.shape[1], dtype=first.dtype)
+    given = inputs(*_padded(weights), first, targets, drive)
+    alpha, work = scalar(drawn.alpha, first), out.numel() * len(weights.h2)
+    shplrnn_numba.orbit(*given, alpha, drawn.every, clipped, *views(out), threads(work))
+    return out
+
+
+def orbit_adjoint(
+    weights: Weights,
+    first: Tensor,
+    targets: Tensor,
+    drive: Tensor,
+    drawn: Drawn,
+    states: Tensor,
+    slopes: Tensor,
+    *,
+    clipped: bool,
+) -> tuple[Weights, Tensor, Tensor]:
+    """Gradients by the weights, ``first`` and ``drive``, where ``states`` are what `orbit` returned.
+
+    Examples
+    --------
+    >>> one, none = torch.ones(1), torch.zeros(1, 0, 1)
+    >>> half, first = Weights(one / 2, torch.zeros(1, 1), torch.zeros(1, 1), 0 * one, one), torch.ones(1, 1)
+    >>> states = orbit(half, first, none, none, Drawn(), clipped=True, length=2)
+    >>> slopes = torch.tensor([[[0.0], [1.0]]])
+    >>> found, dfirst, _ = orbit_adjoint(half, first, none, none, Drawn(), states, slopes, clipped=True)
+    >>> found.a.item(), dfirst.item()
+    (1.0, 0.25)
+    """
+    if forms.by_triton(first) and _in_registers(weights):
+        from learnsolve.kernels import shplrnn_triton
+
+        return shplrnn_triton.orbit_adjoint(weights, first, targets, drive, drawn, states, slopes, clipped)
+    if not forms.by_numba(first, _NUMBA):
+        return _by_autograd(weights, first, targets, drive, drawn, slopes, clipped)
+    from learnsolve.kernels import shplrnn_numba
+
+    a, w1, w2, h1, h2 = _padded(weights)
+    sizes = [one.numel() for one in (a, w1, w2, h1, h2)]
+    shares = torch.zeros(len(first), sum(sizes), dtype=first.dtype)
+    dfirst, ddrive = torch.empty_like(first), torch.empty_like(drive)
+    given = inputs(a, w1, w2, h2, first, targets)
+    alpha, work = scalar(drawn.alpha, first), states.numel() * len(h2)
+    shplrnn_numba.orbit_adjoint(
+        *given, alpha, drawn.every, clipped, *inputs(states, slopes), *views(shares, dfirst, ddrive),
+        threads(work),
+    )  # fmt: skip
+    da, dw1, dw2, dh1, dh2 = shares.sum(0).split(sizes)
+    hidden = len(weights.h2)
+    dw1, dw2 = (one.view(len(a), -1)[:, :hidden] for one in (dw1, dw2))
+    return Weights(da, dw1, dw2.mT, dh1, dh2[:hidden]), dfirst, ddrive
+
+
+def jacobian_norms(weights: Weights, points: Tensor, *, clipped: bool) -> Tensor:
+    """Spectral norms of the Jacobians at points (n, M); on the CPU to a relative error of about 1e-3.
+
+    Examples
+    --------
+    >>> one = torch.ones(1)
+    >>> plain = Weights(one / 2, torch.ones(1, 1), torch.ones(1, 1), 0 * one, one)
+    >>> jacobian_norms(plain, torch.tensor([[1.0], [-2.0]]), clipped=False).tolist()
+    [1.5, 0.5]
+    """
+    if not forms.by_numba(points, _NUMBA):
+        with torch.no_grad():
+            J = shplrnn_reference.jacobian(weights, points, clipped)
+            return torch.linalg.matrix_norm(J, ord=2)
+    from learnsolve.kernels import shplrnn_numba
+
+    out = torch.empty(len(points), dtype=points.dtype)
+    a, w1, w2, _, h2 = _padded(weights)
+    work = points.numel() * w1.numel()
+    shplrnn_numba.jacobian_norms(*inputs(a, w1, w2, h2, points), clipped, *views(out), threads(work))
+    return out
+
+
+def exponents(
+    weights: Weights, first: Tensor, frame: Tensor, *, transient: int, steps: int, clipped: bool
+) -> Tensor:
+    """Sums over ``steps`` times of the logarithms of what orthogonal directions are stretched by.
+
+    One orbit has nothing to do at once: it is followed on the CPU, wherever the weights lie.
+
+    Parameters
+    ----------
+    first : (M,) Tensor
+    frame : (count, M) Tensor
+        Directions at first, as rows.
+
+    Examples
+    --------
+    >>> none = torch.zeros(2, 2)
+    >>> map = Weights(torch.tensor([2.0, 0.5]), none, none, torch.zeros(2), torch.zeros(2))
+    >>> exponents(map, torch.zeros(2), torch.eye(2), transient=0, steps=10, clipped=True) / 10
+    tensor([ 0.6931, -0.6931])
+    """
+    from learnsolve.kernels import shplrnn_numba
+
+    sums = torch.zeros(len(frame), dtype=torch.float64)
+    given = inputs(*(one.cpu() for one in _padded(weights)))
+    changed = views(*(one.detach().to("cpu", copy=True) for one in (first, frame)))
+    add_up: Any = shplrnn_numba.exponents
+    add_up(*given, *changed, transient, steps, clipped, *views(sums))
+    return sums.to(first)
+
+
+def _in_registers(weights: Weights) -> bool:
+    from learnsolve.kernels import shplrnn_triton
+
+    return shplrnn_triton.fits(weights)
+
+
+def _padded(weights: Weights) -> Weights:
+    """With hidden units side by side in memory, and some that do nothing."""
+    from learnsolve.kernels.shplrnn_numba import UNITS
+
+    more = (0, -len(weights.h2) % UNITS)
+    return weights._replace(w1=pad(weights.w1, more), w2=pad(weights.w2.mT, more), h2=pad(weights.h2, more))
+
+
+def _by_autograd(
+    weights: Weights,
+    first: Tensor,
+    targets: Tensor,
+    drive: Tensor,
+    drawn: Drawn,
+    slopes: Tensor,
+    clipped: bool,
+) -> tuple[Weights, Tensor, Tensor]:
+    with torch.enable_grad():
+        given = [one.detach().requires_grad_() for one in (*weights, first, drive)]
+        out = shplrnn_reference.orbit(
+            Weights(*given[:5]), given[5], targets, given[6], *drawn, clipped, slopes.shape[1]
+        )
+        *found, dfirst, ddrive = torch.autograd.grad(
+            out, given, slopes, allow_unused=True, materialize_grads=True
+        )
+    return Weights(*found), dfirst, ddrive

@@ -10,6 +10,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "kernels").is_dir():
 
 if TYPE_CHECKING:
     from learnsolve.completion import Completion, complete
+    from learnsolve.dynamics import DynamicalModel, Reconstruction, reconstruct_dynamics
     from learnsolve.linear import methods_table, prepare, solve
     from learnsolve.result import ConvergenceWarning, Result, SolveError, Status
 
@@ -17,17 +18,21 @@ __version__ = "0.1.0"
 __all__ = [
     "Completion",
     "ConvergenceWarning",
+    "DynamicalModel",
+    "Reconstruction",
     "Result",
     "SolveError",
     "Status",
     "complete",
     "methods_table",
     "prepare",
+    "reconstruct_dynamics",
     "solve",
 ]
 _ROOMS = (
     "completion",
     "datasets",
+    "dynamics",
     "forecasting",
     "kernels",
     "linearize",
@@ -43,6 +48,7 @@ _ROOMS = (
 )
 _HOMES = {
     "completion": ("Completion", "complete"),
+    "dynamics": ("DynamicalModel", "Reconstruction", "reconstruct_dynamics"),
     "linear": ("methods_table", "prepare", "solve"),
     "result": ("ConvergenceWarning", "Result", "SolveError", "Status"),
 }

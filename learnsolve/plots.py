@@ -57,7 +57,7 @@ def plot_convergence(
     >>> ax.get_yscale()
     'log'
     """
-    ax = _axes(ax)
+    ax = axes_of(ax)
     history = np.array(result.residuals, dtype=float)
     if history.size and history[-1] > 0 and np.isfinite(result.relative_residual):
         history *= result.relative_residual / history[-1]
@@ -126,7 +126,7 @@ def plot_field(
         at = plane.shape[axis] // 2 if index is None else index
         plane = np.take(plane, at, axis=axis)
         solid = None if solid is None else np.take(solid, at, axis=axis)
-    ax = _axes(ax)
+    ax = axes_of(ax)
     image = {"origin": "lower", "cmap": "magma", "interpolation": "bilinear"} | image
     picture = ax.imshow(plane, **image)
     if solid is not None and solid.any():
@@ -166,7 +166,7 @@ def plot_smoke(sim: SmokeSimulation, ax: Axes | None = None, *, azimuth: float =
     >>> ax.get_title()
     'time 0.00'
     """
-    ax = _axes(ax)
+    ax = axes_of(ax)
     if sim.density.ndim == 2:
         height, width = (n * sim.spacing for n in sim.density.shape)
         plot_field(sim.density, ax, sim.cells, extent=(0, width, 0, height), vmin=0, interpolation="bicubic")
@@ -208,7 +208,7 @@ def plot_regret(
     paid, known = np.asarray(costs), np.asarray(reference)
     if paid.shape != known.shape:
         raise ValueError(f"there are {paid.size} costs, and {known.size} of the reference")
-    ax = _axes(ax)
+    ax = axes_of(ax)
     ax.plot(np.arange(1, paid.size + 1), np.cumsum(paid - known), label=label)
     ax.set_xlabel("system")
     ax.set_ylabel("iterations beyond the reference")
@@ -237,7 +237,7 @@ def plot_choices(choices: ArrayLike, ax: Axes | None = None, *, label: str | Non
     >>> plot_choices([1.0, 1.5]).get_ylabel()
     'choice'
     """
-    ax = _axes(ax)
+    ax = axes_of(ax)
     values = np.asarray(choices, float)
     ax.plot(np.arange(1, values.size + 1), values, ".", markersize=2, alpha=0.5, label=label)
     ax.set_xlabel("system")
@@ -247,7 +247,15 @@ def plot_choices(choices: ArrayLike, ax: Axes | None = None, *, label: str | Non
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
+def axes_of(ax: Axes | None) -> Axes:
+    """The axes itself, or where there is none that of a new figure.
+
+    Examples
+    --------
+    >>> from learnsolve.plots import axes_of
+    >>> axes_of(None).get_title()
+    ''
+    """
     if ax is not None:
         return ax
     from matplotlib.figure import Figure

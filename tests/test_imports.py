@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "online": TOP,
     "completion": TOP,
     "mri": TOP,
-    "dynamics": TOP,
+    "dynamics": TOP | {"plots"},
     "sequence": TOP,
     "forecasting": TOP | {"sequence"},
     "linearize": TOP | {"sequence"},

@@ -7,7 +7,7 @@ from typing import Any
 
 from learnsolve.training.schedules import SCHEDULES
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "adamw", "radam", "sgd")
 PRECISIONS = ("single", "bfloat16")
 
 
@@ -26,7 +26,7 @@ class FitOptions:
     warmup : int
         Steps over which the rate rises linearly before the schedule begins; less than ``steps``.
     optimizer : str
-        ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
+        ``"adam"``, ``"adamw"``, ``"radam"`` or ``"sgd"`` (with momentum 0.9).
     weight_decay : float
         In the sense of the optimizer: decoupled for ``"adamw"``, else added to the gradient.
     clip : float

@@ -129,5 +129,8 @@ def _optimizer(options: FitOptions, parameters: list[torch.nn.Parameter]) -> tor
     rate, decay = options.learning_rate, options.weight_decay
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
+    if options.optimizer == "radam":
+        # Of few and small tensors, calls cost more than sums.
+        return torch.optim.RAdam(parameters, lr=rate, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=rate, weight_decay=decay)

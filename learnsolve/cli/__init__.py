@@ -7,7 +7,19 @@ import typer
 from typer.exceptions import TyperException
 
 from learnsolve import __version__
-from learnsolve.cli import complete, demo, forecast, linearize, methods, mri, sequence, solve, train, tune
+from learnsolve.cli import (
+    complete,
+    demo,
+    dynamics,
+    forecast,
+    linearize,
+    methods,
+    mri,
+    sequence,
+    solve,
+    train,
+    tune,
+)
 
 app = typer.Typer(
     help="Solve linear systems, complete matrices, reconstruct scans: a learned part proposes, a classical "
@@ -27,6 +39,7 @@ app.command()(forecast.forecast)
 app.add_typer(train.app, name="train")
 app.add_typer(mri.app, name="mri")
 app.add_typer(sequence.app, name="sequence")
+app.add_typer(dynamics.app, name="dynamics")
 
 
 def _show_version(wanted: bool) -> None:

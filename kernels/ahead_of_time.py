@@ -55,7 +55,6 @@ _INTEGERS = {
     "span",
     "dilation",
     "every",
-    "states",
     "hidden",
 }
 _HEIGHT = {"relax": 2, "relax_fresh": 2, "restrict": 1}

@@ -36,24 +36,24 @@ def _drawn(z, target, alpha, t, every):
 
 @triton.jit
 def orbit_kernel(
-    a, w1, w2, h1, h2, first, targets, drive, alpha, out, length, every, states, hidden,
+    a, w1, w2, h1, h2, first, targets, drive, alpha, out, length, every, width, hidden,
     CLIPPED: tl.constexpr, TARGETS: tl.constexpr, KEPT: tl.constexpr, M: tl.constexpr, H: tl.constexpr,
     DRIVE: tl.constexpr,
 ):  # fmt: skip
     """States of all times of a sequence; ``w1`` and ``w2`` have hidden units side by side."""
     b, m, h = tl.program_id(0).to(tl.int64), tl.arange(0, M), tl.arange(0, H)
-    there, unit = m < states, h < hidden
+    there, unit = m < width, h < hidden
     place, both = m[:, None] * hidden + h[None, :], there[:, None] & unit[None, :]
     W1, W2 = tl.load(w1 + place, mask=both, other=0), tl.load(w2 + place, mask=both, other=0)
     A, base = tl.load(a + m, mask=there, other=0), tl.load(h1 + m, mask=there, other=0)
     shift, strength = tl.load(h2 + h, mask=unit, other=0), tl.load(alpha)
-    z = tl.load(first + b * states + m, mask=there, other=0)
+    z = tl.load(first + b * width + m, mask=there, other=0)
     for t in range(length):
         if not KEPT:
             W1, W2 = tl.load(w1 + place, mask=both, other=0), tl.load(w2 + place, mask=both, other=0)
         _, active = _hidden(z, W2, shift, CLIPPED)
         z = A * z + tl.sum(W1 * active[None, :], axis=1) + base
-        at = (b * length + t) * states + m
+        at = (b * length + t) * width + m
         if DRIVE:
             z += tl.load(drive + at, mask=there, other=0)
         tl.store(out + at, z, mask=there)
@@ -65,12 +65,12 @@ def orbit_kernel(
 @triton.jit
 def adjoint_kernel(
     a, w1, w2, h2, first, targets, alpha, orbit, dy, dw1, dw2, dh2, dfirst, ddrive,
-    length, every, states, hidden,
+    length, every, width, hidden,
     CLIPPED: tl.constexpr, TARGETS: tl.constexpr, KEPT: tl.constexpr, M: tl.constexpr, H: tl.constexpr,
 ):  # fmt: skip
     """Of a sequence its shares in the gradients."""
     b, m, h = tl.program_id(0).to(tl.int64), tl.arange(0, M), tl.arange(0, H)
-    there, unit = m < states, h < hidden
+    there, unit = m < width, h < hidden
     place, both = m[:, None] * hidden + h[None, :], there[:, None] & unit[None, :]
     W1, W2 = tl.load(w1 + place, mask=both, other=0), tl.load(w2 + place, mask=both, other=0)
     A, shift = tl.load(a + m, mask=there, other=0), tl.load(h2 + h, mask=unit, other=0)
@@ -81,7 +81,7 @@ def adjoint_kernel(
         t = length - 1 - back
         if not KEPT:
             W1, W2 = tl.load(w1 + place, mask=both, other=0), tl.load(w2 + place, mask=both, other=0)
-        at = (b * length + t) * states + m
+        at = (b * length + t) * width + m
         slope = before
         if TARGETS:
             target = tl.load(targets + at, mask=there, other=0)
@@ -89,11 +89,11 @@ def adjoint_kernel(
             slope = tl.where(known, (1 - strength) * slope, slope)
         slope += tl.load(dy + at, mask=there, other=0)
         tl.store(ddrive + at, slope, mask=there)
-        z = tl.load(orbit + at - states, mask=there & (t > 0), other=0)
+        z = tl.load(orbit + at - width, mask=there & (t > 0), other=0)
         if TARGETS:
-            target = tl.load(targets + at - states, mask=there & (t > 0), other=0)
+            target = tl.load(targets + at - width, mask=there & (t > 0), other=0)
             z, _ = _drawn(z, target, strength, t - 1, every)
-        begin = tl.load(first + b * states + m, mask=there & (t == 0), other=0)
+        begin = tl.load(first + b * width + m, mask=there & (t == 0), other=0)
         z = tl.where(t > 0, z, begin)
         sums, active = _hidden(z, W2, shift, CLIPPED)
         more_w1 += slope[:, None] * active[None, :]
@@ -105,9 +105,9 @@ def adjoint_kernel(
         more_w2 += z[:, None] * inner[None, :]
         before = A * slope + tl.sum(W2 * inner[None, :], axis=1)
     tl.store(dh2 + b * hidden + h, more_h2, mask=unit)
-    tl.store(dw1 + b * states * hidden + place, more_w1, mask=both)
-    tl.store(dw2 + b * states * hidden + place, more_w2, mask=both)
-    tl.store(dfirst + b * states + m, before, mask=there)
+    tl.store(dw1 + b * width * hidden + place, more_w1, mask=both)
+    tl.store(dw2 + b * width * hidden + place, more_w2, mask=both)
+    tl.store(dfirst + b * width + m, before, mask=there)
 
 
 def fits(weights: Weights) -> bool:

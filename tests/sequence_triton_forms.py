@@ -156,7 +156,7 @@ def test_delta_by_steps(dtype, decay, shape):
     check(*STEPS[DELTA], DELTA, shape, decay, dtype)
 
 
-@pytest.mark.parametrize(("dtype", "shape"), kinds(SHAPES + LONG + WIDE, SHAPES[1:2]))
+@pytest.mark.parametrize(("dtype", "shape"), kinds(SHAPES + LONG + WIDE, SHAPES[:1]))
 @pytest.mark.parametrize("decay", [None, "head"])
 @pytest.mark.parametrize("names", [ATTEND, DELTA], ids=["attend", "delta"])
 def test_chunks(chunk, dtype, names, decay, shape):
@@ -197,7 +197,7 @@ def test_substitution(dtype, decay, shape):
 
 @pytest.mark.parametrize("form", ["diagonal", "diagonal_adjoint"])
 @pytest.mark.parametrize("constant", [(), (0,), (1,), (0, 1)])
-@pytest.mark.parametrize(("dtype", "cut"), kinds([(1, 1024), (17, 1024), (40, 16)], [(17, 1024)]))
+@pytest.mark.parametrize(("dtype", "cut"), kinds([(1, 1024), (17, 1024), (40, 16)], []))
 def test_recurrence(monkeypatch, dtype, cut, constant, form):
     length, part = cut
     monkeypatch.setattr(recurrence_triton, "PART", part)

@@ -70,7 +70,7 @@ def test_schedules_refuse():
         ({"schedule": "sine"}, "schedule must be one of rex, linear, cosine, constant, step, not 'sine'"),
         ({"warmup": 10}, r"warmup must be less than steps \(10\), not 10"),
         ({"warmup": -1}, "warmup must be an integer of at least 0"),
-        ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, not 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, radam, sgd, not 'lion'"),
         ({"weight_decay": -1}, "weight_decay must be a number of at least 0"),
         ({"clip": math.inf}, "clip must be a number of at least 0"),
         ({"ema": 1}, r"ema must be a number in \[0, 1\)"),

@@ -7,6 +7,7 @@ recurrence must have put it into a state of constant size, from which the delta 
 for before it writes anew, whereas linear attention adds everything to everything.
 """
 
+import torch
 from matplotlib.figure import Figure
 
 from learnsolve.problems.sequence_tasks import Recall
@@ -18,6 +19,7 @@ from learnsolve.training import FitOptions
 # Four pairs, asked for within 24 tokens. All models have two layers, the same data and as many steps; the
 # shipped config ``recall`` has 8 pairs within 64 tokens, and takes a minute.
 
+torch.set_num_threads(1)  # of small tensors, threads take longer to wait than to work
 task = Recall(pairs=4, vocabulary_size=32)
 models = ("deltanet", "attention", "linear-attention", "lstm")
 pairs = (1, 2, 3, 4, 6, 8)

@@ -7,6 +7,7 @@ padded likewise. Each pass reads and writes the state once, for all that is want
 import numpy as np
 from numba import njit
 
+from learnsolve.kernels.copies_numba import copy_matrix
 from learnsolve.kernels.threads import INLINE
 
 ROWS = 4
@@ -22,7 +23,7 @@ def padded(K):
 def opened(first):
     """A state (K, V), padded."""
     S = np.zeros((padded(first.shape[0]), first.shape[1]), first.dtype)
-    S[: first.shape[0]] = first
+    copy_matrix(first, S)
     return S
 
 

@@ -110,7 +110,7 @@ def sparse_regression(learned: Array, judged: Array, dt: float, seed: int) -> Ar
     def away(_: float, x: Array) -> float:
         return 1e3 - float(np.abs(x).max())
 
-    away.terminal = True  # type: ignore[attr-defined]
+    away.terminal = True
     more, names = len(judged) // 4, len(judged)
     times = dt * np.arange(names + more)
     found = solve_ivp(

@@ -5,12 +5,11 @@ holds i and a, ``quadratic`` (n, 3) i, a and b. A flow takes steps of the classi
 order four and length ``dt``; a map, where ``dt`` is zero, goes to its right-hand side.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 
 from learnsolve.kernels.copies_numba import copy_vector
+from learnsolve.kernels.frames_numba import orthonormalise
 from learnsolve.kernels.threads import INLINE, MATH
 
 
@@ -101,27 +100,3 @@ def follow(x, frame, constant, linear, linear_values, quadratic, quadratic_value
             )  # fmt: skip
         copy_vector(x, out[t])
         orthonormalise(frame, sums)
-
-
-@njit(**INLINE)
-def orthonormalise(frame, sums):
-    """Gram-Schmidt on the rows, the logarithms of whose lengths are added to ``sums``."""
-    count, size = frame.shape
-    for k in range(count):
-        row = frame[k]
-        for j in range(k):
-            other, along = frame[j], row[0] * 0
-            for i in range(size):
-                along += other[i] * row[i]
-            for i in range(size):
-                row[i] -= along * other[i]
-        square = row[0] * 0
-        for i in range(size):
-            square += row[i] * row[i]
-        norm = math.sqrt(square)
-        if norm > 0:
-            sums[k] += math.log(norm)
-            for i in range(size):
-                row[i] /= norm
-        else:
-            sums[k] = -math.inf

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from learnsolve.kernels.copies_numba import copy_matrix, copy_vector
+from learnsolve.kernels.frames_numba import orthonormalise
 from learnsolve.kernels.threads import INLINE, MATH, kernel
 
 UNITS = 32
@@ -250,23 +251,7 @@ def exponents(a, w1, w2, h1, h2, z, frame, transient, steps, clipped, sums):
                 for n in range(states):
                     total += J[m, n] * frame[k, n]
                 image[k, m] = total
-        for k in range(count):
-            # Gram-Schmidt, in place.
-            for j in range(k):
-                along = a.dtype.type(0)
-                for m in range(states):
-                    along += frame[j, m] * image[k, m]
-                for m in range(states):
-                    image[k, m] -= along * frame[j, m]
-            square = a.dtype.type(0)
-            for m in range(states):
-                square += image[k, m] * image[k, m]
-            norm = math.sqrt(square)
-            if not norm > 0:
-                # Nothing is left of this direction: any other will do, and the exponent is minus infinity.
-                sums[k] = -math.inf
-                norm = 1.0
-            elif t >= transient:
-                sums[k] += math.log(norm)
-            for m in range(states):
-                frame[k, m] = image[k, m] / norm
+        copy_matrix(image, frame)
+        if t == transient:
+            sums[:] = 0
+        orthonormalise(frame, sums)

@@ -120,7 +120,7 @@ def state_space_divergence(
         return _of_mixtures(true, other, np.random.default_rng(seed))
     low, high = true.min(0) - 0.1 * true.std(0), true.max(0) + 0.1 * true.std(0)
     p, q = (_counts(one, low, high, bins) for one in (true, other))
-    both, at_p, at_q = np.union1d(p[0], q[0]), None, None
+    both = np.union1d(p[0], q[0])
     at_p, at_q = np.zeros(len(both)), np.zeros(len(both))
     at_p[np.searchsorted(both, p[0])], at_q[np.searchsorted(both, q[0])] = p[1], q[1]
     total = float(bins) ** true.shape[1]

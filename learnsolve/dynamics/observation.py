@@ -45,10 +45,6 @@ class Identity(nn.Module):
         unseen = x.new_full((*x.shape[:-1], self.dim - self.observed), torch.nan)
         return torch.cat([x, unseen], -1)
 
-    def penalty(self) -> Tensor:
-        """What is added to the loss: nothing."""
-        return torch.zeros(())
-
 
 class Affine(nn.Module):
     r"""Observations are :math:`B z + c` of the states.

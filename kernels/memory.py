@@ -2,8 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_SCALARS: dict[torch.dtype, Any] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.complex64: np.complex64,
+    torch.complex128: np.complex128,
+}
 
 
 def views(*tensors: Tensor) -> list[Any]:
@@ -38,7 +46,7 @@ def scalar(value: complex, x: Tensor) -> Any:
     >>> scalar(0.5, torch.ones(1)).dtype
     dtype('float32')
     """
-    return torch.tensor(value, dtype=x.dtype).numpy()[()]
+    return _SCALARS[x.dtype](value)
 
 
 def real(q: Tensor) -> torch.dtype:

@@ -75,7 +75,7 @@ def orbit(
     from learnsolve.kernels import shplrnn_numba
 
     out = torch.empty(len(first), length, first.shape[1], dtype=first.dtype)
-    given = inputs(*_padded(weights), first, targets, drive)
+    given = inputs(*weights, first[:, None], targets, drive)
     alpha, work = scalar(drawn.alpha, first), out.numel() * len(weights.h2)
     shplrnn_numba.orbit(*given, alpha, drawn.every, clipped, *views(out), threads(work))
     return out
@@ -111,25 +111,24 @@ def orbit_adjoint(
     if not forms.by_numba(first, _NUMBA):
         return _by_autograd(weights, first, targets, drive, drawn, slopes, clipped)
     from learnsolve.kernels import shplrnn_numba
+    from learnsolve.kernels.lanes import LANES
 
-    a, w1, w2, h1, h2 = _padded(weights)
-    sizes = [one.numel() for one in (a, w1, w2, h1, h2)]
-    shares = torch.zeros(len(first), sum(sizes), dtype=first.dtype)
+    a, w1, w2, _, h2 = weights
+    sizes = [one.numel() for one in weights]
+    shares = torch.empty(-(-len(first) // LANES), sum(sizes), dtype=first.dtype)
     dfirst, ddrive = torch.empty_like(first), torch.empty_like(drive)
-    given = inputs(a, w1, w2, h2, first, targets)
+    given = inputs(a, w1, w2, h2, first[:, None], targets)
     alpha, work = scalar(drawn.alpha, first), states.numel() * len(h2)
     shplrnn_numba.orbit_adjoint(
-        *given, alpha, drawn.every, clipped, *inputs(states, slopes), *views(shares, dfirst, ddrive),
+        *given, alpha, drawn.every, clipped, *inputs(states, slopes), *views(shares, dfirst[:, None], ddrive),
         threads(work),
     )  # fmt: skip
-    da, dw1, dw2, dh1, dh2 = shares.sum(0).split(sizes)
-    hidden = len(weights.h2)
-    dw1, dw2 = (one.view(len(a), -1)[:, :hidden] for one in (dw1, dw2))
-    return Weights(da, dw1, dw2.mT, dh1, dh2[:hidden]), dfirst, ddrive
+    found = shares.sum(0).split(sizes)
+    return Weights(*(one.view_as(to) for one, to in zip(found, weights, strict=True))), dfirst, ddrive
 
 
 def jacobian_norms(weights: Weights, points: Tensor, *, clipped: bool) -> Tensor:
-    """Spectral norms of the Jacobians at points (n, M); on the CPU to a relative error of about 1e-3.
+    """Spectral norms of the Jacobians at points (n, M); on the CPU by power iteration, to about 1e-3.
 
     Examples
     --------
@@ -142,12 +141,12 @@ def jacobian_norms(weights: Weights, points: Tensor, *, clipped: bool) -> Tensor
         with torch.no_grad():
             J = shplrnn_reference.jacobian(weights, points, clipped)
             return torch.linalg.matrix_norm(J, ord=2)
-    from learnsolve.kernels import shplrnn_numba
+    from learnsolve.kernels import shplrnn_norms_numba
 
     out = torch.empty(len(points), dtype=points.dtype)
-    a, w1, w2, _, h2 = _padded(weights)
-    work = points.numel() * w1.numel()
-    shplrnn_numba.jacobian_norms(*inputs(a, w1, w2, h2, points), clipped, *views(out), threads(work))
+    a, w1, w2, _, h2 = weights
+    given, work = inputs(a, w1, w2, h2, points[:, None]), points.numel() * w1.numel()
+    shplrnn_norms_numba.jacobian_norms(*given, clipped, *views(out), threads(work))
     return out
 
 
@@ -171,12 +170,12 @@ def exponents(
     >>> exponents(map, torch.zeros(2), torch.eye(2), transient=0, steps=10, clipped=True) / 10
     tensor([ 0.6931, -0.6931])
     """
-    from learnsolve.kernels import shplrnn_numba
+    from learnsolve.kernels import shplrnn_exponents_numba
 
     sums = torch.zeros(len(frame), dtype=torch.float64)
-    given = inputs(*(one.cpu() for one in _padded(weights)))
+    given = inputs(*(one.cpu() for one in _by_states(weights)))
     changed = views(*(one.detach().to("cpu", copy=True) for one in (first, frame)))
-    add_up: Any = shplrnn_numba.exponents
+    add_up: Any = shplrnn_exponents_numba.exponents
     add_up(*given, *changed, transient, steps, clipped, *views(sums))
     return sums.to(first)
 
@@ -187,9 +186,9 @@ def _in_registers(weights: Weights) -> bool:
     return shplrnn_triton.fits(weights)
 
 
-def _padded(weights: Weights) -> Weights:
-    """With hidden units side by side in memory, and some that do nothing."""
-    from learnsolve.kernels.shplrnn_numba import UNITS
+def _by_states(weights: Weights) -> Weights:
+    """Both matrices (M, H), with some hidden units that do nothing."""
+    from learnsolve.kernels.shplrnn_exponents_numba import UNITS
 
     more = (0, -len(weights.h2) % UNITS)
     return weights._replace(w1=pad(weights.w1, more), w2=pad(weights.w2.mT, more), h2=pad(weights.h2, more))

@@ -1,257 +1,260 @@
-"""CPU kernels for shallow piecewise-linear maps: orbits that are drawn to data, their gradients, exponents.
+"""CPU kernels for shallow piecewise-linear maps: orbits that are drawn to data, and their gradients.
 
-Hidden units lie side by side in memory: ``w1`` and ``w2`` are both (M, H), of which the second is transposed,
-and H is a multiple of `UNITS`, so that loops over them have no remainder.
-Everything else is shaped as in `learnsolve.kernels.shplrnn`.
+`LANES` sequences go side by side, and lie so in memory: (states, lanes). All is shaped as in
+`learnsolve.kernels.shplrnn`, but ``first`` (B, 1, M). Lanes beyond the last sequence do the last one's work,
+and add nothing to gradients. Within, both matrices are (H, M), the first of them transposed, and H is a
+multiple of `GROUP`, for which there are units that do nothing.
 """
-
-import math
 
 import numpy as np
 from numba import njit, prange
 
-from learnsolve.kernels.copies_numba import copy_matrix, copy_vector
-from learnsolve.kernels.frames_numba import orthonormalise
-from learnsolve.kernels.threads import INLINE, MATH, kernel
+from learnsolve.kernels.lanes import LANES, larger, load, spread, store, total, where_number, where_positive
+from learnsolve.kernels.pointers import address, read, write
+from learnsolve.kernels.threads import INLINE, kernel
 
-UNITS = 32
-
-
-@njit(**INLINE)
-def _mixed(z, w, out):
-    """``out[h] = sum over m of w[m, h] z[m]``, four rows at a time."""
-    states, hidden = w.shape
-    out[:] = 0
-    even = states - states % 4
-    for m in range(0, even, 4):
-        w0, w1, w2, w3 = w[m], w[m + 1], w[m + 2], w[m + 3]
-        z0, z1, z2, z3 = z[m], z[m + 1], z[m + 2], z[m + 3]
-        for h in range(hidden):
-            out[h] += (w0[h] * z0 + w1[h] * z1) + (w2[h] * z2 + w3[h] * z3)
-    if states - even == 3:
-        w0, w1, w2 = w[even], w[even + 1], w[even + 2]
-        z0, z1, z2 = z[even], z[even + 1], z[even + 2]
-        for h in range(hidden):
-            out[h] += w0[h] * z0 + w1[h] * z1 + w2[h] * z2
-    else:
-        for m in range(even, states):
-            row, value = w[m], z[m]
-            for h in range(hidden):
-                out[h] += row[h] * value
+GROUP = 4
 
 
 @njit(**INLINE)
-def _activated(sums, h2, clipped, active):
-    """What hidden units give of their sums."""
-    zero = sums.dtype.type(0)
-    if clipped:
-        for h in range(len(h2)):
-            active[h] = max(sums[h] + h2[h], zero) - max(sums[h], zero)
-    else:
-        for h in range(len(h2)):
-            active[h] = max(sums[h] + h2[h], zero)
+def by_units(w1, w2, h2):
+    """Both matrices (H, M), and h2, with some hidden units that do nothing."""
+    states, hidden = w1.shape
+    padded = (hidden + GROUP - 1) // GROUP * GROUP
+    leave, enter = np.zeros((padded, states), h2.dtype), np.zeros((padded, states), h2.dtype)
+    bias = np.zeros(padded, h2.dtype)
+    for h in range(hidden):
+        bias[h] = h2[h]
+        for m in range(states):
+            leave[h, m], enter[h, m] = w1[m, h], w2[h, m]
+    return leave, enter, bias
 
 
 @njit(**INLINE)
-def _step(z, a, w1, w2, h1, h2, clipped, sums, active, out):
-    """One time: ``out = a z + w1 active + h1``."""
-    _mixed(z, w2, sums)
-    _activated(sums, h2, clipped, active)
-    for m in range(len(a)):
-        row, total = w1[m], a.dtype.type(0)
-        for h in range(len(h2)):
-            total += row[h] * active[h]
-        out[m] = a[m] * z[m] + h1[m] + total
+def gather(x, low, t, out):
+    """``out[m, lane] = x[low + lane, t, m]``, of a block's sequences."""
+    batch, length, states = x.shape
+    source, o = address(x), address(out)
+    for lane in range(LANES):
+        i = (min(low + lane, batch - 1) * length + t) * states
+        for m in range(states):
+            write(o, m * LANES + lane, read(source, i + m))
 
 
 @njit(**INLINE)
-def _drawn(z, target, alpha):
-    """A state drawn to what was observed; where nothing was, it stays."""
-    return z if math.isnan(target) else (1 - alpha) * z + alpha * target
+def _scatter(x, low, t, out):
+    """``out[low + lane, t, m] = x[m, lane]``."""
+    batch, length, states = out.shape
+    source, o = address(x), address(out)
+    for lane in range(min(LANES, batch - low)):
+        i = ((low + lane) * length + t) * states
+        for m in range(states):
+            write(o, i + m, read(source, m * LANES + lane))
+
+
+@njit(**INLINE)
+def drawn(targets, alpha, low, t, room, z):
+    """States drawn to what was observed; where nothing was, they stay."""
+    gather(targets, low, t, room)
+    wanted, x = address(room), address(z)
+    strength, rest = spread(alpha), spread(z.dtype.type(1) - alpha)
+    for i in range(0, room.size, LANES):
+        free, target = load(x, i), load(wanted, i)
+        store(x, i, where_number(target, rest * free + strength * target, free))
+
+
+@njit(**INLINE)
+def sums_of(w, x, h, states, zero):
+    """``sum over m of w[h, m] x[m]`` for four units."""
+    s0, s1, s2, s3 = zero, zero, zero, zero
+    i = h * states
+    for m in range(states):
+        one = load(x, m * LANES)
+        s0 = s0 + spread(read(w, i + m)) * one
+        s1 = s1 + spread(read(w, i + states + m)) * one
+        s2 = s2 + spread(read(w, i + 2 * states + m)) * one
+        s3 = s3 + spread(read(w, i + 3 * states + m)) * one
+    return s0, s1, s2, s3
+
+
+@njit(**INLINE)
+def _active(s, b, zero, clipped):
+    """What a hidden unit gives of its sum."""
+    on = larger(s + b, zero)
+    return on - larger(s, zero) if clipped else on
+
+
+@njit(**INLINE)
+def _step(a, w1, w2, h1, h2, clipped, z, out):
+    """One time: ``out = a z + w1 active + h1``; all are addresses but ``h2``."""
+    states, hidden = len(a), len(h2)
+    decay, enter, leave, shift, bias = address(a), address(w2), address(w1), address(h1), address(h2)
+    x, y, zero = address(z), address(out), spread(a.dtype.type(0))
+    for m in range(states):
+        store(y, m * LANES, spread(read(decay, m)) * load(x, m * LANES) + spread(read(shift, m)))
+    for h in range(0, hidden, GROUP):
+        s0, s1, s2, s3 = sums_of(enter, x, h, states, zero)
+        a0 = _active(s0, spread(read(bias, h)), zero, clipped)
+        a1 = _active(s1, spread(read(bias, h + 1)), zero, clipped)
+        a2 = _active(s2, spread(read(bias, h + 2)), zero, clipped)
+        a3 = _active(s3, spread(read(bias, h + 3)), zero, clipped)
+        i = h * states
+        for m in range(states):
+            one = spread(read(leave, i + m)) * a0 + spread(read(leave, i + states + m)) * a1
+            two = spread(read(leave, i + 2 * states + m)) * a2 + spread(read(leave, i + 3 * states + m)) * a3
+            store(y, m * LANES, load(y, m * LANES) + (one + two))
+
+
+@njit(**INLINE)
+def add(x, out):
+    """``out`` gets ``x`` more."""
+    source, o = address(x), address(out)
+    for i in range(0, x.size, LANES):
+        store(o, i, load(o, i) + load(source, i))
 
 
 @kernel
 def orbit(a, w1, w2, h1, h2, first, targets, drive, alpha, every, clipped, out, threads):
     """States (B, T, M) of all times, each before it is drawn to its target."""
     batch, length, states = out.shape
-    for b in prange(batch):
-        z, sums, active = first[b].copy(), np.empty(len(h2), a.dtype), np.empty(len(h2), a.dtype)
+    for block in prange((batch + LANES - 1) // LANES):
+        low = block * LANES
+        leave, enter, bias = by_units(w1, w2, h2)
+        z, room = np.empty((states, LANES), a.dtype), np.empty((states, LANES), a.dtype)
+        after = np.empty((states, LANES), a.dtype)
+        gather(first, low, 0, z)
         for t in range(length):
-            now = out[b, t]
-            _step(z, a, w1, w2, h1, h2, clipped, sums, active, now)
+            _step(a, leave, enter, h1, bias, clipped, z, after)
             if drive.shape[1] > 0:
-                for m in range(states):
-                    now[m] += drive[b, t, m]
-            for m in range(states):
-                z[m] = now[m]
+                gather(drive, low, t, room)
+                add(room, after)
+            _scatter(after, low, t, out)
+            z, after = after, z
             if targets.shape[1] > 0 and (t + 1) % every == 0:
-                for m in range(states):
-                    z[m] = _drawn(now[m], targets[b, t, m], alpha)
+                drawn(targets, alpha, low, t, room, z)
 
 
 @njit(**INLINE)
-def _back(z, slope, a, w1, w2, h2, clipped, sums, active, dw1, dw2, dh2, out):
-    """Shares of one time in the gradients of the weights, and ``out``, that of the state before."""
-    zero, one = sums.dtype.type(0), sums.dtype.type(1)
-    states, hidden = w1.shape
-    _mixed(z, w2, sums)
-    _activated(sums, h2, clipped, active)
+def _passed(s, b, slope, zero, clipped):
+    """What goes on through a unit's activations, and its share of the gradient by ``b``."""
+    on = where_positive(s + b, slope, zero)
+    return (on - where_positive(s, slope, zero) if clipped else on), on
+
+
+@njit(**INLINE)
+def more(out, place, x, y):
+    """``out[place]`` gets ``x y`` more."""
+    store(out, place, load(out, place) + x * y)
+
+
+@njit(**INLINE)
+def _back(a, w1, w2, h2, clipped, z, slope, dw1, dw2, dh2, before):
+    """Shares of one time in the gradients of the weights, and ``before``, slopes of the state before."""
+    states, hidden = len(a), len(h2)
+    decay, enter, leave, bias = address(a), address(w2), address(w1), address(h2)
+    x, dy, out, zero = address(z), address(slope), address(before), spread(a.dtype.type(0))
+    left, entered, shifted = address(dw1), address(dw2), address(dh2)
     for m in range(states):
-        row, value = dw1[m], slope[m]
-        for h in range(hidden):
-            row[h] += value * active[h]
-    _mixed(slope, w1, active)
-    for h in range(hidden):
-        passed = one if sums[h] + h2[h] > zero else zero
-        dh2[h] += active[h] * passed
-        if clipped:
-            passed -= one if sums[h] > zero else zero
-        active[h] *= passed
-    for m in range(states):
-        row, weights, value, total = dw2[m], w2[m], z[m], zero
-        for h in range(hidden):
-            row[h] += value * active[h]
-            total += weights[h] * active[h]
-        out[m] = a[m] * slope[m] + total
+        store(out, m * LANES, spread(read(decay, m)) * load(dy, m * LANES))
+    for h in range(0, hidden, GROUP):
+        s0, s1, s2, s3 = sums_of(enter, x, h, states, zero)
+        g0, g1, g2, g3 = sums_of(leave, dy, h, states, zero)
+        b0, b1 = spread(read(bias, h)), spread(read(bias, h + 1))
+        b2, b3 = spread(read(bias, h + 2)), spread(read(bias, h + 3))
+        a0, a1 = _active(s0, b0, zero, clipped), _active(s1, b1, zero, clipped)
+        a2, a3 = _active(s2, b2, zero, clipped), _active(s3, b3, zero, clipped)
+        g0, o0 = _passed(s0, b0, g0, zero, clipped)
+        g1, o1 = _passed(s1, b1, g1, zero, clipped)
+        g2, o2 = _passed(s2, b2, g2, zero, clipped)
+        g3, o3 = _passed(s3, b3, g3, zero, clipped)
+        i = h * LANES
+        store(shifted, i, load(shifted, i) + o0)
+        store(shifted, i + LANES, load(shifted, i + LANES) + o1)
+        store(shifted, i + 2 * LANES, load(shifted, i + 2 * LANES) + o2)
+        store(shifted, i + 3 * LANES, load(shifted, i + 3 * LANES) + o3)
+        for m in range(states):
+            down, state = load(dy, m * LANES), load(x, m * LANES)
+            i = h * states + m
+            i1, i2, i3 = i + states, i + 2 * states, i + 3 * states
+            one = spread(read(enter, i)) * g0 + spread(read(enter, i1)) * g1
+            two = spread(read(enter, i2)) * g2 + spread(read(enter, i3)) * g3
+            store(out, m * LANES, load(out, m * LANES) + (one + two))
+            more(left, i * LANES, a0, down)
+            more(left, i1 * LANES, a1, down)
+            more(left, i2 * LANES, a2, down)
+            more(left, i3 * LANES, a3, down)
+            more(entered, i * LANES, g0, state)
+            more(entered, i1 * LANES, g1, state)
+            more(entered, i2 * LANES, g2, state)
+            more(entered, i3 * LANES, g3, state)
+
+
+@njit(**INLINE)
+def _freed(targets, alpha, low, t, room, slope):
+    """Slopes of drawn states are those of free ones times what is left of these."""
+    gather(targets, low, t, room)
+    wanted, x, rest = address(room), address(slope), spread(slope.dtype.type(1) - alpha)
+    for i in range(0, room.size, LANES):
+        free = load(x, i)
+        store(x, i, where_number(load(wanted, i), rest * free, free))
+
+
+@njit(**INLINE)
+def _times(x, y, out):
+    """``out`` gets ``x y`` more."""
+    one, two, o = address(x), address(y), address(out)
+    for i in range(0, out.size, LANES):
+        more(o, i, load(one, i), load(two, i))
+
+
+@njit(**INLINE)
+def _totals(x, count, out, at):
+    """Sums over lanes of the first ``count`` of ``x``, from ``at`` on."""
+    source, o = address(x), address(out)
+    for i in range(count):
+        write(o, at + i, total(load(source, i * LANES)))
 
 
 @kernel
 def orbit_adjoint(
     a, w1, w2, h2, first, targets, alpha, every, clipped, states, dy, shares, dfirst, ddrive, threads
 ):
-    """Gradients; of a, w1, w2, h1 and h2, one after the other, ``shares`` (B, ...) have each sequence's.
-
-    They are zero before.
-    """
-    batch, length, width = states.shape
-    hidden = len(h2)
-    for b in prange(batch):
-        mine, size = shares[b], width * hidden
-        da, dh1 = mine[:width], mine[width + 2 * size : 2 * width + 2 * size]
-        dw1 = mine[width : width + size].reshape(width, hidden)
-        dw2 = mine[width + size : width + 2 * size].reshape(width, hidden)
-        dh2 = mine[2 * width + 2 * size :]
-        sums, active = np.empty(len(h2), a.dtype), np.empty(len(h2), a.dtype)
-        z, slope, before = np.empty(width, a.dtype), np.empty(width, a.dtype), np.zeros(width, a.dtype)
+    """Gradients; of a, w1, w2, h1 and h2, one after the other, ``shares`` (blocks, ...) have each block's."""
+    length, width, hidden, kind = states.shape[1], len(a), len(h2), a.dtype
+    for block in prange(len(shares)):
+        low = block * LANES
+        leave, enter, bias = by_units(w1, w2, h2)
+        z, slope = np.empty((width, LANES), kind), np.empty((width, LANES), kind)
+        before, room = np.zeros((width, LANES), kind), np.empty((width, LANES), kind)
+        da, dh1 = np.zeros((width, LANES), kind), np.zeros((width, LANES), kind)
+        dw1, dw2 = np.zeros((len(bias), width, LANES), kind), np.zeros((len(bias), width, LANES), kind)
+        dh2 = np.zeros((len(bias), LANES), kind)
         for t in range(length - 1, -1, -1):
+            if targets.shape[1] > 0 and (t + 1) % every == 0:
+                _freed(targets, alpha, low, t, room, before)
+            gather(dy, low, t, slope)
             for m in range(width):
-                kept = before[m]
-                if targets.shape[1] > 0 and (t + 1) % every == 0 and not math.isnan(targets[b, t, m]):
-                    kept *= 1 - alpha
-                slope[m] = dy[b, t, m] + kept
-                z[m] = states[b, t - 1, m] if t > 0 else first[b, m]
-                if t > 0 and targets.shape[1] > 0 and t % every == 0:
-                    z[m] = _drawn(z[m], targets[b, t - 1, m], alpha)
-            for m in range(width):
-                da[m] += slope[m] * z[m]
-                dh1[m] += slope[m]
+                for lane in range(len(dy) - low, LANES):
+                    slope[m, lane] = 0
+            add(before, slope)
+            if t > 0:
+                gather(states, low, t - 1, z)
+                if targets.shape[1] > 0 and t % every == 0:
+                    drawn(targets, alpha, low, t - 1, room, z)
+            else:
+                gather(first, low, 0, z)
+            _times(slope, z, da)
+            add(slope, dh1)
             if ddrive.shape[1] > 0:
-                for m in range(width):
-                    ddrive[b, t, m] = slope[m]
-            _back(z, slope, a, w1, w2, h2, clipped, sums, active, dw1, dw2, dh2, before)
-        copy_vector(before, dfirst[b])
-
-
-@njit(**INLINE)
-def _jacobian(z, a, w1, w2, h2, clipped, sums, active, out):
-    """``out = diag(a) + w1 diag(slopes) w2``."""
-    zero, one = sums.dtype.type(0), sums.dtype.type(1)
-    states, hidden = w1.shape
-    _mixed(z, w2, sums)
-    for h in range(hidden):
-        active[h] = one if sums[h] + h2[h] > zero else zero
-        if clipped:
-            active[h] -= one if sums[h] > zero else zero
-    for m in range(states):
+                _scatter(slope, low, t, ddrive)
+            _back(a, leave, enter, bias, clipped, z, slope, dw1, dw2, dh2, before)
+        _scatter(before, low, 0, dfirst)
+        mine, size = shares[block], hidden * width
+        _totals(da, width, mine, 0)
+        left = address(dw1)
         for h in range(hidden):
-            sums[h] = w1[m, h] * active[h]
-        for n in range(states):
-            row, total = w2[n], zero
-            for h in range(hidden):
-                total += sums[h] * row[h]
-            out[m, n] = total
-        out[m, m] += a[m]
-
-
-@njit(**INLINE)
-def _gram(x, out):
-    """``out = x' x``."""
-    size = len(x)
-    for i in range(size):
-        row = out[i]
-        for j in range(size):
-            row[j] = 0
-        for m in range(size):
-            value, other = x[m, i], x[m]
-            for j in range(size):
-                row[j] += value * other[j]
-
-
-@njit(**INLINE)
-def _largest(gram, power, room):
-    """Largest eigenvalue of a positive semidefinite matrix; the other two are room of its shape.
-
-    Where it has been squared six times over, its largest column is nearly an eigenvector, and where two
-    eigenvalues are so close that it is not, either is as good.
-    """
-    size = len(gram)
-    copy_matrix(gram, power)
-    best = 0
-    for _ in range(6):
-        for i in range(size):
-            best = i if power[i, i] > power[best, best] else best
-        scale = power[best, best]
-        if not scale > 0:
-            return scale
-        for i in range(size):
-            for j in range(size):
-                power[i, j] /= scale
-        _gram(power, room)
-        copy_matrix(room, power)
-    for i in range(size):
-        best = i if power[i, i] > power[best, best] else best
-    v = power[best]
-    above, below = gram[0, 0] * 0, gram[0, 0] * 0
-    for i in range(size):
-        total = gram[0, 0] * 0
-        for j in range(size):
-            total += gram[i, j] * v[j]
-        above += v[i] * total
-        below += v[i] * v[i]
-    return above / below
-
-
-@kernel
-def jacobian_norms(a, w1, w2, h2, points, clipped, out, threads):
-    """Spectral norm of the Jacobian at each of the points (n, M)."""
-    count, states = points.shape
-    for block in prange((count + 63) // 64):
-        sums, active = np.empty(len(h2), a.dtype), np.empty(len(h2), a.dtype)
-        J, gram = np.empty((states, states), a.dtype), np.empty((states, states), a.dtype)
-        power, room = np.empty((states, states), a.dtype), np.empty((states, states), a.dtype)
-        for n in range(64 * block, min(64 * block + 64, count)):
-            _jacobian(points[n], a, w1, w2, h2, clipped, sums, active, J)
-            _gram(J, gram)
-            out[n] = math.sqrt(_largest(gram, power, room))
-
-
-@njit(fastmath=MATH, error_model="numpy", cache=True)
-def exponents(a, w1, w2, h1, h2, z, frame, transient, steps, clipped, sums):
-    """Add up logarithms of how much orthogonal directions, the rows of ``frame`` (count, M), stretch."""
-    states, count = len(a), len(frame)
-    room, active, after = np.empty(len(h2), a.dtype), np.empty(len(h2), a.dtype), np.empty(states, a.dtype)
-    J, image = np.empty((states, states), a.dtype), np.empty((count, states), a.dtype)
-    for t in range(transient + steps):
-        _jacobian(z, a, w1, w2, h2, clipped, room, active, J)
-        _step(z, a, w1, w2, h1, h2, clipped, room, active, after)
-        copy_vector(after, z)
-        for k in range(count):
-            for m in range(states):
-                total = a.dtype.type(0)
-                for n in range(states):
-                    total += J[m, n] * frame[k, n]
-                image[k, m] = total
-        copy_matrix(image, frame)
-        if t == transient:
-            sums[:] = 0
-        orthonormalise(frame, sums)
+            for m in range(width):
+                mine[width + m * hidden + h] = total(load(left, (h * width + m) * LANES))
+        _totals(dw2, size, mine, width + size)
+        _totals(dh1, width, mine, width + 2 * size)
+        _totals(dh2, hidden, mine, 2 * width + 2 * size)

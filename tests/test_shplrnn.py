@@ -84,9 +84,27 @@ def step_of(network, z):
     return shplrnn_reference.step(network.weights, z, network.clipped)
 
 
+@pytest.mark.parametrize("batch", [1, 16, 17, 40])
+def test_lanes_that_are_not_all_taken(batch):
+    """Sequences go sixteen at a time."""
+    weights = weights_of(3, 10)
+    first, targets, drive, slopes = problem(batch, 6, 3)
+    exact = [one.clone().requires_grad_() for one in (*weights, first, drive)]
+    wanted = shplrnn_reference.orbit(exact[:5], exact[5], targets, exact[6], *DRAWN[0], True, 6)
+    found = shplrnn.orbit(weights, first, targets, drive, DRAWN[0], clipped=True, length=6)
+    back = shplrnn.orbit_adjoint(weights, first, targets, drive, DRAWN[0], found, slopes, clipped=True)
+    gradients = torch.autograd.grad(wanted, exact, slopes)
+    for one, other in zip((found, *back[0], *back[1:]), (wanted, *gradients), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("size", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("states", [1, 2, 3, 6, 12])
-def test_norms_of_jacobians(states):
-    weights, points = weights_of(states, 20), draw(200, states)
+def test_norms_of_jacobians(states, size, dtype):
+    """Also of diagonal ones, and where two singular values are close."""
+    weights, points = weights_of(states, 20, dtype), draw(200, states, dtype=dtype)
+    weights = weights._replace(w1=size * weights.w1)
     found = shplrnn.jacobian_norms(weights, points, clipped=False)
     wanted = torch.linalg.matrix_norm(shplrnn_reference.jacobian(weights, points, False), ord=2)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)

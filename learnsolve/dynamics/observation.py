@@ -38,10 +38,12 @@ class Identity(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Observations (..., N) of states (..., M)."""
-        return z[..., : self.observed]
+        return z if self.observed == self.dim else z[..., : self.observed]
 
     def states(self, x: Tensor) -> Tensor:
         """States (..., M) of observations (..., N); NaN where nothing is known."""
+        if self.observed == self.dim:
+            return x
         unseen = x.new_full((*x.shape[:-1], self.dim - self.observed), torch.nan)
         return torch.cat([x, unseen], -1)
 

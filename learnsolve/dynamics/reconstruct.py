@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn import functional
 
 from learnsolve.dynamics.measures import Agreement, agreement
 from learnsolve.dynamics.model import DynamicalModel
@@ -272,8 +273,8 @@ class _Task(nn.Module):
         alpha = self.strength(number, self.network, states[:, 1:])
         drive = inputs[:, 1:] if self.network.inputs else None
         orbit = self.network(states[:, 0].nan_to_num(), states[:, 1:], drive, alpha=alpha, every=self.every)
-        wrong = (self.observation(orbit) - x[:, 1:]).square()
-        loss = wrong.nanmean() if self.gaps else wrong.mean()
+        seen, wanted = self.observation(orbit), x[:, 1:]
+        loss = (seen - wanted).square().nanmean() if self.gaps else functional.mse_loss(seen, wanted)
         if self.regularization:
             A, *others = self.network.parameters()
             every = torch.cat([1 - A, *(one.flatten() for one in others)])

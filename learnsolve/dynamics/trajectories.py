@@ -197,4 +197,5 @@ class Windows:
         """Values (count, length + 1, N) and inputs (count, length + 1, K) of windows at random."""
         chosen = torch.randint(len(self.starts), (count,), generator=generator).to(self.starts.device)
         rows = self.starts[chosen][:, None] + self.places
-        return self.values[rows], self.inputs[rows]
+        none = self.inputs.new_empty(*rows.shape, 0)
+        return self.values[rows], self.inputs[rows] if self.inputs.shape[1] else none

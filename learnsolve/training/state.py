@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learnsolve.training.joined import JoinedRAdam
 from learnsolve.training.options import FitOptions
 from learnsolve.training.weights import mismatch
 
@@ -130,7 +131,6 @@ def _optimizer(options: FitOptions, parameters: list[torch.nn.Parameter]) -> tor
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
     if options.optimizer == "radam":
-        # Of few and small tensors, calls cost more than sums.
-        return torch.optim.RAdam(parameters, lr=rate, weight_decay=decay, foreach=True)
+        return JoinedRAdam(parameters, lr=rate, weight_decay=decay)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=rate, weight_decay=decay)

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks import measure
-from benchmarks.dynamics_peers import PEERS
+from benchmarks.dynamics_peers import DETERMINISTIC, PEERS
 from benchmarks.poisson import consoles
 
 WHAT = ("speed", "reconstruction")
@@ -22,7 +22,7 @@ SIZES = ((3, 50, 16, 200), (20, 50, 16, 200), (5, 250, 16, 200), (16, 512, 16, 5
 # What a row of the table trains with, by its name.
 FORCINGS: dict[str, dict[str, Any]] = {
     "gtf": {"alpha": "geometric-mean"},
-    "gtf, constant": {"alpha": 0.1},
+    "gtf, constant": {},
     "free": {"alpha": 0.0},
     "forced": {"alpha": 1.0},
     "sparse": {"method": "stf", "every": 16},
@@ -35,11 +35,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
     command.add_argument("--system", choices=["lorenz63", "lorenz96", "rossler", "henon"], default="lorenz63")
     command.add_argument("--data", type=Path, help="a measured series instead of a system: CSV, npy or npz")
+    command.add_argument("--judge", type=Path, help="a later part of it to judge by; default: its last fifth")
+    command.add_argument("--embed", type=int, default=0, help="delays of a single variable; 0 for none")
+    command.add_argument("--lag", type=int, help="between delays; default: where correlation falls below 1/e")
     command.add_argument("--forcing", nargs="*", choices=list(FORCINGS), default=["gtf", "free", "forced"])
     command.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     command.add_argument("--noise", type=float, default=0.05)
     command.add_argument("--length", type=int, default=100_000, help="of the series to learn from")
     command.add_argument("--hidden", type=int, default=50)
+    command.add_argument("--alpha", type=float, default=0.1, help='of "gtf, constant"')
+    command.add_argument("--regularization", type=float, default=1e-5)
     command.add_argument("--steps", type=int, default=25_000)
     command.add_argument("--schedule", default="rex")
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -87,17 +92,30 @@ def _seconds(call: Callable[[], None], repeats: int, count: int) -> float:
 def series_of(options: argparse.Namespace) -> tuple[Any, Any, float, float | None]:
     """What is learned from, what is judged by, the time between rows, and the largest exponent."""
     if options.data is not None:
-        from learnsolve.datasets.measured import read_measured
-
-        values = read_measured(options.data).values
-        cut = len(values) * 4 // 5
-        return values[:cut], values[cut:], 1.0, None
+        return *measured(options), 1.0, None
     from learnsolve.problems.chaotic import SYSTEMS, observed
 
     system = SYSTEMS[options.system]()
     learned = observed(system.orbit(options.length, seed=1), noise=options.noise, seed=1)
     largest = float(system.lyapunov_spectrum(100_000, count=1).exponents[0])
     return learned, system.orbit(options.length, seed=2), system.dt or 1.0, largest
+
+
+def measured(options: argparse.Namespace) -> tuple[Any, Any]:
+    """What is learned from and, later in time, judged by; each part embedded by itself, by one lag."""
+    from learnsolve.datasets.measured import decorrelation_lag, delay_embedding, read_measured
+
+    learned = read_measured(options.data).values
+    if options.judge is None:
+        cut = len(learned) * 4 // 5
+        learned, judged = learned[:cut], learned[cut:]
+    else:
+        judged = read_measured(options.judge).values
+    if not options.embed:
+        return learned, judged
+    lag = decorrelation_lag(learned[:, 0]) if options.lag is None else options.lag
+    first, second = (delay_embedding(part[:, 0], options.embed, lag) for part in (learned, judged))
+    return first, second
 
 
 def reconstruction(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -118,8 +136,9 @@ def reconstruction(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for seed in options.seeds:
             began = time.process_time()
             found = reconstruct_dynamics(
-                learned, **{"method": "gtf", **FORCINGS[name]}, hidden=options.hidden, steps=options.steps,
-                dt=dt, schedule=options.schedule, held_out=0.0, seed=seed,
+                learned, **{"method": "gtf", "alpha": options.alpha, **FORCINGS[name]}, hidden=options.hidden,
+                steps=options.steps, regularization=options.regularization, dt=dt, schedule=options.schedule,
+                held_out=0.0, seed=seed,
             )  # fmt: skip
             seconds, model = time.process_time() - began, found.model
             run = model.simulate(len(judged), x0=judged[0], transient=len(judged) // 4)
@@ -130,7 +149,7 @@ def reconstruction(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "seconds": seconds, "strength": found.alpha,
             }  # fmt: skip
     for name in options.peers:
-        for seed in options.seeds:
+        for seed in options.seeds[: 1 if name in DETERMINISTIC else None]:
             began = time.process_time()
             run = PEERS[name](learned, judged, dt, seed)
             seconds = time.process_time() - began

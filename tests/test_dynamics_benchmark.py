@@ -39,10 +39,17 @@ def test_every_part_runs(tmp_path, capsys, monkeypatch):
     assert "median" in capsys.readouterr().out
 
 
-def test_a_file_may_be_given(tmp_path):
-    np.save(tmp_path / "x.npy", henon().orbit(500))
-    options = ["--data", str(tmp_path / "x.npy"), "--what", "reconstruction", "--steps", "2", "--hidden", "4"]
-    path = tmp_path / "rows.json"
-    given = [*options, "--forcing", "sparse", "--peers", "--seeds", "0", "--json", str(path)]
-    assert benchmark.main(given) == 0
-    assert json.loads(path.read_text())["rows"][1]["model"] == "sparse"
+@pytest.mark.parametrize(
+    ("more", "shape"),
+    [([], (400, 2)), (["--judge", "y.npy"], (500, 2)), (["--embed", "3", "--lag", "2"], (396, 3))],
+)
+def test_a_file_may_be_given(more, shape, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    series = henon().orbit(800)
+    np.save("x.npy", series[:500, 0] if "--embed" in more else series[:500])
+    np.save("y.npy", series[500:])
+    options = ["--data", "x.npy", *more, "--what", "reconstruction", "--steps", "2", "--hidden", "4"]
+    assert benchmark.series_of(benchmark.parser().parse_args(options))[0].shape == shape
+    given = [*options, "--forcing", "sparse", "--peers", "--seeds", "0", "--json", "rows.json"]
+    assert benchmark.main([*given, "--length", "50"]) == 0
+    assert json.loads((tmp_path / "rows.json").read_text())["rows"][1]["model"] == "sparse"

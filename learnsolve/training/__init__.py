@@ -1,12 +1,15 @@
 """Training: one loop for every learned part, its schedules, and files of weights."""
 
+from learnsolve.training.curriculum import CURRICULA, Curriculum
 from learnsolve.training.fit import FitProgress, FitResult, fit
 from learnsolve.training.options import FitOptions
 from learnsolve.training.schedules import SCHEDULES, schedule
 from learnsolve.training.weights import WeightsError, load_weights, save_weights
 
 __all__ = [
+    "CURRICULA",
     "SCHEDULES",
+    "Curriculum",
     "FitOptions",
     "FitProgress",
     "FitResult",

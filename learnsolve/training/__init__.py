@@ -3,12 +3,13 @@
 from learnsolve.training.curriculum import CURRICULA, Curriculum
 from learnsolve.training.fit import FitProgress, FitResult, fit
 from learnsolve.training.options import FitOptions
-from learnsolve.training.schedules import SCHEDULES, schedule
+from learnsolve.training.schedules import SCHEDULES, BudgetLR, schedule
 from learnsolve.training.weights import WeightsError, load_weights, save_weights
 
 __all__ = [
     "CURRICULA",
     "SCHEDULES",
+    "BudgetLR",
     "Curriculum",
     "FitOptions",
     "FitProgress",

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from learnsolve.training.options import FitOptions
 from learnsolve.training.processes import Processes
 from learnsolve.training.run_folder import RunFolder, finite
-from learnsolve.training.schedules import schedule, warmed_up
+from learnsolve.training.schedules import factor_at, schedule
 from learnsolve.training.seeding import seed_of, seeded
 from learnsolve.training.state import State
 from learnsolve.training.weights import load_weights, save_weights
@@ -79,6 +79,9 @@ class FitResult:
         Spent on the run, interrupted parts included.
     history : list of dict
         The lines of ``metrics.jsonl``: step, loss, learning_rate, metrics, skipped, seconds.
+    gradient_norms : (steps, 2) float64 Tensor or None
+        Of each step, before it is clipped: the Euclidean norm, and the sum of absolute values. Of all
+        processes' mean gradient; zero of steps that are still to be done.
     """
 
     status: str
@@ -88,6 +91,7 @@ class FitResult:
     skipped: int
     seconds: float
     history: list[dict[str, Any]] = field(repr=False)
+    gradient_norms: Tensor | None = field(repr=False, default=None)
 
     @property
     def finished(self) -> bool:
@@ -196,7 +200,9 @@ class _Run:
         self.began = time.perf_counter()
         self.network, self.loss, self.batches = network, loss, batches
         self.options, self.validate, self.callback = options, validate, callback
-        self.state = State(network, options, carried)
+        self.norms = torch.zeros(options.steps, 2, dtype=torch.float64) if options.gradient_norms else None
+        norms = {} if self.norms is None else {"gradient_norms": self.norms}
+        self.state = State(network, options, {**(carried or {}), **norms})
         self.device = next(iter(self.state.trained.values())).device
         if options.precision == "bfloat16" and self.device.type != "cuda":
             raise ValueError(
@@ -205,7 +211,7 @@ class _Run:
             )
         self.processes = Processes(self.device)
         self.wrapped = self.processes.wrapped(network)
-        self.factor = warmed_up(schedule(options.schedule), options.warmup / options.steps)
+        self.profile = schedule(options.schedule)
         self.folder: RunFolder | None = None
         self.seconds_before = 0.0
         self.history: list[dict[str, Any]] = []
@@ -279,11 +285,12 @@ class _Run:
         # A loss that is not finite on one process makes the mean so on all: all skip the step.
         mean = self.processes.mean(value.detach().to(self.device, torch.float64, copy=True))
         state.loss, gradient = torch.stack((mean, norm.to(mean))).tolist()
+        if self.norms is not None:
+            absolute = get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=1.0)
+            self.norms[state.step] = torch.tensor([gradient, float(absolute)], dtype=torch.float64)
 
-        # In the warm-up the rate is that of the step's end, so that the first step has one.
-        rate = options.learning_rate * self.factor(
-            (state.step + (state.step < options.warmup)) / options.steps
-        )
+        factor = factor_at(self.profile, state.step, options.steps, options.warmup)
+        rate = options.learning_rate * factor
         if math.isfinite(state.loss) and math.isfinite(gradient):
             if options.clip:
                 clip_grads_with_norm_(parameters, options.clip, norm)
@@ -361,6 +368,7 @@ class _Run:
             skipped=state.skipped,
             seconds=state.seconds,
             history=self.history,
+            gradient_norms=self.norms,
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from learnsolve.training.schedules import SCHEDULES
+from learnsolve.training.schedules import SCHEDULES, tabulated
 
 OPTIMIZERS = ("adam", "adamw", "radam", "sgd")
 PRECISIONS = ("single", "bfloat16")
@@ -21,8 +21,10 @@ class FitOptions:
         Steps of the optimizer.
     learning_rate : float
         The largest; the schedule multiplies it by a factor in [0, 1].
-    schedule : str
-        ``"rex"``, ``"linear"``, ``"cosine"``, ``"constant"`` or ``"step"``.
+    schedule : str or tuple of float
+        ``"rex"``, ``"linear"``, ``"cosine"``, ``"constant"``, ``"step"``, ``"exponential"`` or
+        ``"polynomial"``; or factors in [0, 1] at equal shares of the progress, such as
+        `learnsolve.training.refinement.refined` makes.
     warmup : int
         Steps over which the rate rises linearly before the schedule begins; less than ``steps``.
     optimizer : str
@@ -38,6 +40,8 @@ class FitOptions:
         In [0, 2^63).
     validate_every, checkpoint_every : int
         In steps; zero for only at the end.
+    gradient_norms : bool
+        Whether the result has the norm of the gradient at each step.
     precision : str
         ``"single"``, or ``"bfloat16"`` for mixed precision on a CUDA device.
     timeout : float, optional
@@ -60,7 +64,7 @@ class FitOptions:
 
     steps: int
     learning_rate: float = 1e-4
-    schedule: str = "rex"
+    schedule: str | tuple[float, ...] = "rex"
     warmup: int = 0
     optimizer: str = "adam"
     weight_decay: float = 0.0
@@ -69,6 +73,7 @@ class FitOptions:
     seed: int = 0
     validate_every: int = 0
     checkpoint_every: int = 1000
+    gradient_norms: bool = False
     precision: str = "single"
     timeout: float | None = None
 
@@ -86,11 +91,16 @@ class FitOptions:
         self._real("ema", "a number in [0, 1) (0 for none)", lambda x: 0 <= x < 1)
         if self.timeout is not None:
             self._real("timeout", "a positive number of seconds or None", lambda x: x > 0)
+        self._require("gradient_norms", isinstance(self.gradient_norms, bool), "true or false")
         for name, names in (
             ("schedule", tuple(SCHEDULES)),
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
         ):
+            if name == "schedule" and not isinstance(self.schedule, str):
+                tabulated(self.schedule)
+                object.__setattr__(self, name, tuple(map(float, self.schedule)))
+                continue
             self._require(name, getattr(self, name) in names, f"one of {', '.join(names)}")
 
     def _require(self, name: str, accepted: bool, what: str) -> None:

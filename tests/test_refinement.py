@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from learnsolve.training import FitOptions, fit
-from learnsolve.training.refinement import WEIGHTS, refined
+from learnsolve.training.refinement import WEIGHTS, refined, refined_from
 from learnsolve.training.schedules import linear, tabulated
 
 POSITIVE = st.lists(st.floats(0.1, 10), min_size=2, max_size=60)
@@ -102,6 +102,24 @@ def test_a_run_tells_its_norms_and_another_takes_them(tmp_path):
     assert trained(again, tmp_path / "again", lambda now: seen.append(now.learning_rate))[1].finished
     assert seen == [0.05 * tabulated(factors)(t / 60) for t in range(60)]
     assert trained(FitOptions(2, 0.05))[1].gradient_norms is None
+
+
+def test_the_folder_of_a_run_gives_its_schedule(tmp_path):
+    sgd = FitOptions(30, 0.05, optimizer="sgd", gradient_norms=True)
+    norms = trained(sgd, tmp_path / "sgd")[1].gradient_norms.numpy()
+    assert refined_from(tmp_path / "sgd") == tuple(refined(norms[:, 0], "sgd"))
+    assert refined_from(tmp_path / "sgd", points=10) == tuple(refined(norms[:, 0], "sgd")[::3])
+    norms = trained(FitOptions(30, 0.05, gradient_norms=True), tmp_path / "adam")[1].gradient_norms.numpy()
+    assert refined_from(tmp_path / "adam") == tuple(refined(norms[:, 1], "adam"))
+    trained(sgd, tmp_path / "stopped", lambda now: now.step == 3)
+    trained(FitOptions(2, 0.05), tmp_path / "without")
+    for folder, words in (
+        ("none", "holds no run"),
+        ("stopped", "3 of 30 steps"),
+        ("without", "without gradient"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            refined_from(tmp_path / folder)
 
 
 @pytest.mark.parametrize(

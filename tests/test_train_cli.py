@@ -109,6 +109,35 @@ def test_a_run_pauses_at_the_timeout_and_goes_on(run, tmp_path):
         assert one.equal(other)
 
 
+def test_a_schedule_refined_by_an_earlier_run(run, tmp_path):
+    folder, config, _ = run
+    outcome = train(config, tmp_path / "refined", "--schedule", "refined", "--from", folder)
+    assert outcome.exit_code == 0, outcome.output
+    fit = tomllib.loads((tmp_path / "refined" / "config.toml").read_text(encoding="utf-8"))["fit"]
+    assert max(fit["schedule"]) == 1 and fit["schedule"][-1] == 0 and len(fit["schedule"]) == 4
+    assert fit["warmup"] == 0
+    # As a table, too, and as a name.
+    again = TrainingConfig.read(written(tmp_path / "again.toml", fit=fit)).training.fit
+    assert list(again.schedule) == fit["schedule"]
+    linear = train(config, tmp_path / "linear", "--schedule", "linear", "--timeout", "1e-9")
+    assert linear.exit_code == 0 and "--schedule linear" in linear.output
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--schedule", "refined"], "--schedule refined and --from RUN go together"),
+        (["--from", "."], "--schedule refined and --from RUN go together"),
+        (["--schedule", "sine"], "schedule must be one of rex"),
+        (["--schedule", "refined", "--from", "nowhere"], "nowhere holds no run"),
+    ],
+)
+def test_a_schedule_that_is_none(tmp_path, options, what):
+    outcome = train(written(tmp_path / "tiny.toml"), tmp_path / "run", *options)
+    assert outcome.exit_code == 2 and what in outcome.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_signal_stops_with_a_checkpoint(tmp_path, monkeypatch):
     from learnsolve.cli import train as command
 

@@ -38,6 +38,17 @@ def _train() -> None:
     """Train learned parts on problems like yours."""
 
 
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the learning rate, instead of the config's; refined: by the norms of --from RUN.",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="RUN", help="A finished run to refine by.", show_default=False),
+]
 Config = Annotated[str, typer.Option(metavar="FILE|NAME", help="A .toml file, or poisson2d or poisson3d.")]
 
 
@@ -49,6 +60,8 @@ def dcdm(
     timeout: Timeout = None,
     seed: Seed = None,
     device: Device = "cpu",
+    schedule: Schedule = None,
+    earlier: From = None,
 ) -> None:
     """Train a direction network for the method dcdm, and report what it can do.
 
@@ -56,18 +69,24 @@ def dcdm(
     metrics.jsonl, report.md and convergence.png. Exit code 0: finished, or paused by --timeout; 2: wrong
     config or files; 1: training failed; 130: interrupted, with a checkpoint.
     """
-    _go("dcdm", config, out, steps, timeout, seed, device)
+    _go("dcdm", config, out, steps, timeout, seed, device, schedule, earlier)
 
 
 @app.command()
 def multigrid(
-    config: Config, out: Out, steps: Steps = None, timeout: Timeout = None, seed: Seed = None
+    config: Config,
+    out: Out,
+    steps: Steps = None,
+    timeout: Timeout = None,
+    seed: Seed = None,
+    schedule: Schedule = None,
+    earlier: From = None,
 ) -> None:
     """Train the network of a learned multigrid, and report what it can do.
 
     Runs, files and exit codes are those of `learnsolve train dcdm`.
     """
-    _go("multigrid", config, out, steps, timeout, seed, "cpu")
+    _go("multigrid", config, out, steps, timeout, seed, "cpu", schedule, earlier)
 
 
 def _go(
@@ -78,17 +97,23 @@ def _go(
     timeout: float | None,
     seed: int | None,
     device: str,
+    schedule: str | None,
+    earlier: Path | None,
 ) -> None:
     """What the commands do."""
     began = time.perf_counter()
     command = command_line(
         "learnsolve", "train", kind, config=config, out=out, steps=steps, timeout=timeout, seed=seed,
-        device=device if kind == "dcdm" else None,
+        device=device if kind == "dcdm" else None, schedule=schedule, **{"from": earlier},
     )  # fmt: skip
     with errors_end():
         from learnsolve.cli.train_config import TrainingConfig
+        from learnsolve.training.refinement import refined_from
 
-        chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed)
+        if (schedule == "refined") != (earlier is not None):
+            raise ValueError("--schedule refined and --from RUN go together")
+        factors = schedule if earlier is None else refined_from(earlier)
+        chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed, factors)
         with processes(device) as (where, rank):
             _Training(chosen, out, where, Run(command, rank), began).go()
 

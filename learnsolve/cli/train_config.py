@@ -269,9 +269,15 @@ class TrainingConfig:
         )
 
     def with_options(
-        self, steps: int | None = None, timeout: float | None = None, seed: int | None = None
+        self,
+        steps: int | None = None,
+        timeout: float | None = None,
+        seed: int | None = None,
+        schedule: str | tuple[float, ...] | None = None,
     ) -> "TrainingConfig":
         """Some of the options of [fit] changed; with the steps the warm-up shrinks or grows.
+
+        Norms of the gradient are noted, for a schedule that is refined by them.
 
         Raises
         ------
@@ -285,6 +291,10 @@ class TrainingConfig:
             fit = replace(fit, timeout=timeout)
         if seed is not None:
             fit = replace(fit, seed=seed)
+        if schedule is not None:
+            # One that is refined has a warm-up of its own.
+            fit = replace(fit, schedule=schedule, warmup=fit.warmup if isinstance(schedule, str) else 0)
+        fit = replace(fit, gradient_norms=True)
         return replace(self, training=replace(self.training, fit=fit))
 
     def record(self) -> dict[str, Any]:

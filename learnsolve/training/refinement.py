@@ -6,11 +6,16 @@ norms are alike the schedule is linear decay; where they fall it warms up; where
 faster.
 """
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import median_filter
+
+from learnsolve.training.run_folder import CHECKPOINT_FORMAT
+from learnsolve.training.weights import read_tensors
 
 # Of what norm the weights are a power, and which.
 WEIGHTS = {"sgd": ("l2", -2.0), "adam": ("l1", -1.0)}
@@ -81,6 +86,39 @@ def refined(
     after = np.concatenate([np.cumsum(w[:0:-1])[::-1], [0.0]])
     eta = w * after
     return np.asarray(eta / eta.max())
+
+
+def refined_from(folder: str | os.PathLike, *, points: int = 1000) -> tuple[float, ...]:
+    """A refined schedule out of the folder of a finished run that noted its gradient norms.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        Of `learnsolve.training.fit`, whose options had ``gradient_norms``; which weights are taken says its
+        optimizer. Of steps that were left out the norms do not count.
+    points : int
+        At most so many factors, at equal distances.
+
+    Raises
+    ------
+    ValueError
+        There is no checkpoint in it, the run is not finished, or noted no norms.
+    WeightsError
+        The checkpoint is damaged.
+    """
+    path = Path(folder) / "checkpoint.safetensors"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no run: there is no {path.name}")
+    tensors, metadata = read_tensors(path, CHECKPOINT_FORMAT)
+    options = metadata["identity"]["fit"]
+    if "carried.gradient_norms" not in tensors:
+        raise ValueError(f"{folder} holds a run without gradient_norms: train it again with them")
+    if metadata["step"] < options["steps"]:
+        raise ValueError(f"{folder} holds a run of {metadata['step']} of {options['steps']} steps: finish it")
+    kind: Literal["sgd", "adam"] = "sgd" if options["optimizer"] == "sgd" else "adam"
+    norms = tensors["carried.gradient_norms"][:, ("l2", "l1").index(WEIGHTS[kind][0])].numpy()
+    factors = refined(norms[np.isfinite(norms) & (norms > 0)], kind)
+    return tuple(factors[:: -(-len(factors) // points)].tolist())
 
 
 def _filtered(norms: NDArray[np.float64], width: float) -> NDArray[np.float64]:

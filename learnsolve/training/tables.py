@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
 KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
@@ -15,7 +15,8 @@ def from_table(kind: type[Options], table: Any, name: str, **given: Any) -> Opti
     Parameters
     ----------
     kind : type
-        A dataclass with fields of integers, floats, strings, booleans, ``Literal``, and tuples of these.
+        A dataclass with fields of integers, floats, strings, booleans, ``Literal``, tuples of these, and
+        strings or tuples.
     table : mapping
         As `tomllib` reads it.
     name : str
@@ -66,8 +67,10 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, not {value!r}")
         return tuple(_converted(item, inner[0], f"{where}, item {i}:") for i, item in enumerate(value, 1))
-    if NoneType in inner:
-        return _converted(value, next(part for part in inner if part is not NoneType), where)
+    if origin in (Union, UnionType):
+        parts = [part for part in inner if part is not NoneType]
+        listed = [part for part in parts if (get_origin(part) is tuple) == isinstance(value, list | tuple)]
+        return _converted(value, (listed or parts)[0], where)
     accepted = (int, float) if hint is float else (hint,)
     # A boolean is an integer for Python, and for no one else.
     if type(value) not in accepted:

@@ -196,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
+    from learnsolve.training.run_folder import finite
+
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     measure.keep_memory()
@@ -219,7 +221,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
         console.print(table(rows, options))
         found += rows
-    path = measure.write_rows("dynamics", options, found)
+    # A free run that has flown away has no finite measure, and JSON no other number.
+    told = [
+        {key: finite(one) if isinstance(one, float) else one for key, one in row.items()} for row in found
+    ]
+    path = measure.write_rows("dynamics", options, told)
     console.print(f"written to {path}", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -53,3 +53,12 @@ def test_a_file_may_be_given(more, shape, tmp_path, monkeypatch):
     given = [*options, "--forcing", "sparse", "--peers", "--seeds", "0", "--json", "rows.json"]
     assert benchmark.main([*given, "--length", "50"]) == 0
     assert json.loads((tmp_path / "rows.json").read_text())["rows"][1]["model"] == "sparse"
+
+
+def test_a_peer_that_flies_away(tmp_path, monkeypatch):
+    monkeypatch.setitem(PEERS, "SINDy", lambda learned, judged, dt, seed: np.empty((0, learned.shape[1])))
+    options = ["--system", "henon", "--length", "400", "--what", "reconstruction", "--forcing"]
+    path = tmp_path / "rows.json"
+    assert benchmark.main([*options, "--peers", "SINDy", "--seeds", "0", "1", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["model"], row["D_stsp"]) for row in rows[1:]] == [("SINDy", None)]

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "result": NOBODY,
     "arrays": NOBODY,
     "files": NOBODY,
-    "training": {"files"},
+    "training": {"files", "kernels", "plots"},
     "plots": {"result"},
     "operators": GROUND,
     "loop": GROUND | {"operators"},

@@ -127,6 +127,43 @@ def orbit_adjoint(
     return Weights(*(one.view_as(to) for one, to in zip(found, weights, strict=True))), dfirst, ddrive
 
 
+def error(
+    weights: Weights, first: Tensor, targets: Tensor, drawn: Drawn, *, clipped: bool
+) -> tuple[Tensor, Weights]:
+    """Mean squared error of states, before they are drawn, against known targets; and its gradients.
+
+    Examples
+    --------
+    >>> one, none = torch.ones(1), torch.zeros(1, 0, 1)
+    >>> half = Weights(one / 2, torch.zeros(1, 1), torch.zeros(1, 1), 0 * one, one)
+    >>> found, slopes = error(half, torch.ones(1, 1), torch.ones(1, 1, 1), Drawn(), clipped=True)
+    >>> found.item(), slopes.a.item()
+    (0.25, -1.0)
+    """
+    if not forms.by_numba(first, _NUMBA):
+        none = targets[:, :0]
+        length = targets.shape[1]
+        states = orbit(weights, first, targets, none, drawn, clipped=clipped, length=length)
+        wrong = (states - targets).nan_to_num(0)
+        count = targets.isnan().logical_not().sum()
+        found, _, _ = orbit_adjoint(
+            weights, first, targets, none, drawn, states, 2 / count * wrong, clipped=clipped
+        )
+        return wrong.square().sum() / count, found
+    from learnsolve.kernels import shplrnn_numba
+    from learnsolve.kernels.lanes import LANES
+
+    sizes = [one.numel() for one in weights]
+    shares = torch.empty(-(-len(first) // LANES), sum(sizes) + 2, dtype=first.dtype)
+    given, work = inputs(*weights, first[:, None], targets), targets.numel() * len(weights.h2)
+    alpha = scalar(drawn.alpha, first)
+    shplrnn_numba.error(*given, alpha, drawn.every, clipped, *views(shares), threads(work))
+    found = shares.sum(0)
+    found /= found[-1].clone()
+    parts = (2 * found[:-2]).split(sizes)
+    return found[-2], Weights(*(one.view_as(to) for one, to in zip(parts, weights, strict=True)))
+
+
 def jacobian_norms(weights: Weights, points: Tensor, *, clipped: bool) -> Tensor:
     """Spectral norms of the Jacobians at points (n, M); on the CPU by power iteration, to about 1e-3.
 

@@ -190,11 +190,10 @@ def _back(a, w1, w2, h2, clipped, z, slope, dw1, dw2, dh2, before):
 
 
 @njit(**INLINE)
-def _freed(targets, alpha, low, t, room, slope):
+def _freed(target, alpha, slope):
     """Slopes of drawn states are those of free ones times what is left of these."""
-    gather(targets, low, t, room)
-    wanted, x, rest = address(room), address(slope), spread(slope.dtype.type(1) - alpha)
-    for i in range(0, room.size, LANES):
+    wanted, x, rest = address(target), address(slope), spread(slope.dtype.type(1) - alpha)
+    for i in range(0, target.size, LANES):
         free = load(x, i)
         store(x, i, where_number(load(wanted, i), rest * free, free))
 
@@ -215,6 +214,21 @@ def _totals(x, count, out, at):
         write(o, at + i, total(load(source, i * LANES)))
 
 
+@njit(**INLINE)
+def _gathered(da, dw1, dw2, dh1, dh2, hidden, out):
+    """Sums over lanes of all gradients, one after the other, in the shapes of the weights."""
+    width = len(da)
+    size = hidden * width
+    _totals(da, width, out, 0)
+    left = address(dw1)
+    for h in range(hidden):
+        for m in range(width):
+            out[width + m * hidden + h] = total(load(left, (h * width + m) * LANES))
+    _totals(dw2, size, out, width + size)
+    _totals(dh1, width, out, width + 2 * size)
+    _totals(dh2, hidden, out, 2 * width + 2 * size)
+
+
 @kernel
 def orbit_adjoint(
     a, w1, w2, h2, first, targets, alpha, every, clipped, states, dy, shares, dfirst, ddrive, threads
@@ -231,7 +245,8 @@ def orbit_adjoint(
         dh2 = np.zeros((len(bias), LANES), kind)
         for t in range(length - 1, -1, -1):
             if targets.shape[1] > 0 and (t + 1) % every == 0:
-                _freed(targets, alpha, low, t, room, before)
+                gather(targets, low, t, room)
+                _freed(room, alpha, before)
             gather(dy, low, t, slope)
             for m in range(width):
                 for lane in range(len(dy) - low, LANES):
@@ -249,12 +264,64 @@ def orbit_adjoint(
                 _scatter(slope, low, t, ddrive)
             _back(a, leave, enter, bias, clipped, z, slope, dw1, dw2, dh2, before)
         _scatter(before, low, 0, dfirst)
-        mine, size = shares[block], hidden * width
-        _totals(da, width, mine, 0)
-        left = address(dw1)
-        for h in range(hidden):
+        _gathered(da, dw1, dw2, dh1, dh2, hidden, shares[block])
+
+
+@njit(**INLINE)
+def _toward(target, alpha, forced, free, before, slope, more):
+    """States go on from ``free``, drawn to their targets; ``slope`` is the error, and squares add up."""
+    wanted, z, x, dy, sums = address(target), address(free), address(before), address(slope), address(more)
+    strength, rest = spread(alpha), spread(free.dtype.type(1) - alpha)
+    zero, one = spread(free.dtype.type(0)), spread(free.dtype.type(1))
+    for i in range(0, free.size, LANES):
+        state, aim = load(z, i), load(wanted, i)
+        error = where_number(aim, state - aim, zero)
+        store(dy, i, error)
+        store(sums, 0, load(sums, 0) + error * error)
+        store(sums, LANES, load(sums, LANES) + where_number(aim, one, zero))
+        if forced:
+            state = where_number(aim, rest * state + strength * aim, state)
+        store(x, i, state)
+
+
+@kernel
+def error(a, w1, w2, h1, h2, first, targets, alpha, every, clipped, shares, threads):
+    """Half the squared errors of states before they are drawn to their targets, and gradients by weights.
+
+    ``shares`` (blocks, ...) have each block's gradients, as of `orbit_adjoint`, and then the sum of squares
+    and the number of targets that are known.
+    """
+    batch, length, width = targets.shape
+    hidden, kind = len(h2), a.dtype
+    for block in prange(len(shares)):
+        low = block * LANES
+        leave, enter, bias = by_units(w1, w2, h2)
+        aims, slopes = np.empty((length, width, LANES), kind), np.empty((length, width, LANES), kind)
+        states, free = np.empty((length + 1, width, LANES), kind), np.empty((width, LANES), kind)
+        more = np.zeros((2, LANES), kind)
+        gather(first, low, 0, states[0])
+        for t in range(length):
+            gather(targets, low, t, aims[t])
             for m in range(width):
-                mine[width + m * hidden + h] = total(load(left, (h * width + m) * LANES))
-        _totals(dw2, size, mine, width + size)
-        _totals(dh1, width, mine, width + 2 * size)
-        _totals(dh2, hidden, mine, 2 * width + 2 * size)
+                for lane in range(batch - low, LANES):
+                    aims[t, m, lane] = np.nan
+            _step(a, leave, enter, h1, bias, clipped, states[t], free)
+            _toward(aims[t], alpha, (t + 1) % every == 0, free, states[t + 1], slopes[t], more)
+        before, da, dh1 = (
+            np.zeros((width, LANES), kind),
+            np.zeros((width, LANES), kind),
+            np.zeros((width, LANES), kind),
+        )
+        dw1, dw2 = np.zeros((len(bias), width, LANES), kind), np.zeros((len(bias), width, LANES), kind)
+        dh2 = np.zeros((len(bias), LANES), kind)
+        for t in range(length - 1, -1, -1):
+            if (t + 1) % every == 0:
+                _freed(aims[t], alpha, before)
+            slope = slopes[t]
+            add(before, slope)
+            _times(slope, states[t], da)
+            add(slope, dh1)
+            _back(a, leave, enter, bias, clipped, states[t], slope, dw1, dw2, dh2, before)
+        mine = shares[block]
+        _gathered(da, dw1, dw2, dh1, dh2, hidden, mine)
+        _totals(more, 2, mine, 2 * width * (hidden + 1) + hidden)

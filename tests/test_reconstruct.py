@@ -111,12 +111,14 @@ def test_what_does_not_fit_is_no_success():
     assert not res.success and "elsewhere" in res.message and "FINISHED" in repr(res)
 
 
-def test_gaps_are_passed_over():
+@pytest.mark.parametrize("more", [{}, {"dim": 4}, {"observation": "affine", "dim": 3}])
+def test_gaps_are_passed_over(more):
+    """In each window, none of which is left out for them."""
     series = SERIES.copy()
-    series[100:120] = np.nan
+    series[5::20] = np.nan
     series[300:310, 1] = np.nan
-    res = reconstruct_dynamics(series, **FEW)
-    assert np.isfinite(res.fit.loss) and np.isfinite(res.model.mean).all()
+    res = reconstruct_dynamics(series, **{**FEW, **more})
+    assert np.isfinite(res.fit.loss) and np.isfinite(res.model.mean).all() and res.fit.skipped == 0
     np.testing.assert_allclose(res.model.mean, np.nanmean(series[:1200], 0))
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from learnsolve.dynamics import ShallowPLRNN
 from learnsolve.dynamics.fixed_points import fixed_points
 from learnsolve.dynamics.observation import Affine, Identity
+from learnsolve.dynamics.reconstruct import _Penalty
 from learnsolve.dynamics.teacher_forcing import ESTIMATORS, Annealed, optimal_alpha
 from learnsolve.kernels import shplrnn, shplrnn_reference
 from tests.shplrnn_cases import DRAWN, draw, problem, weights_of
@@ -66,7 +67,8 @@ def test_several_threads_find_the_same():
             states = shplrnn.orbit(weights, *many[:3], DRAWN[0], clipped=True, length=30)
             back = shplrnn.orbit_adjoint(weights, *many[:3], DRAWN[0], states, many[3], clipped=True)
             norms = shplrnn.jacobian_norms(weights, many[0].repeat(40, 1), clipped=True)
-            found.append((states, *back[0], *back[1:], norms))
+            error, slopes = shplrnn.error(weights, *many[:2], DRAWN[0], clipped=True)
+            found.append((states, *back[0], *back[1:], norms, error, *slopes))
     finally:
         torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
@@ -96,6 +98,37 @@ def test_lanes_that_are_not_all_taken(batch):
     gradients = torch.autograd.grad(wanted, exact, slopes)
     for one, other in zip((found, *back[0], *back[1:]), (wanted, *gradients), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 16, 19])
+@pytest.mark.parametrize("drawn", DRAWN)
+@pytest.mark.parametrize("clipped", [True, False])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_the_error_and_its_gradients_are_those_of_the_reference(dtype, clipped, drawn, batch):
+    weights = weights_of(3, 13, dtype)
+    first, targets, drive, _ = problem(batch, 11, 3, dtype, driven=False)
+    exact = [one.double().requires_grad_() for one in weights]
+    states = shplrnn_reference.orbit(
+        exact, first.double(), targets.double(), drive.double(), *drawn, clipped, 11
+    )
+    known = targets.isfinite()
+    wanted = (states[known] - targets[known].double()).square().mean()
+    gradients = torch.autograd.grad(wanted, exact)
+    found, slopes = shplrnn.error(weights, first, targets, drawn, clipped=clipped)
+    for one, other in zip((found, *slopes), (wanted, *gradients), strict=True):
+        assert one.dtype == dtype and one.shape == other.shape
+        error = torch.linalg.vector_norm(one.double() - other)
+        assert error <= TOLERANCES[dtype] * (1 + torch.linalg.vector_norm(other))
+
+
+def test_the_penalty_is_that_of_autograd():
+    network = network_of(3, 7, inputs=2)
+    A, *others = network.parameters()
+    wanted = 0.3 * ((1 - A).square().sum() + sum(one.square().sum() for one in others))
+    found = _Penalty.apply(0.3, *network.parameters())
+    torch.testing.assert_close(found, wanted)
+    slopes = [torch.autograd.grad(2 * one, list(network.parameters())) for one in (found, wanted)]
+    torch.testing.assert_close(*slopes)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -10,6 +10,7 @@ from learnsolve.training import (
     FitOptions,
     fit,
 )
+from learnsolve.training.joined import JoinedRAdam
 from tests.training_cases import assert_same_bits, batches, line, loss, regressor, weights
 
 
@@ -197,3 +198,25 @@ def test_progress():
     seconds = [progress.seconds for progress in seen]
     assert seconds == sorted(seconds) and seconds[0] > 0
     assert seen[0].eta == pytest.approx(3 * seconds[0]) and seen[-1].eta == 0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_joined_radam_is_torchs(decay):
+    def network():
+        generator = torch.Generator().manual_seed(3)
+        made = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+        for one in made.parameters():
+            one.data = torch.randn(one.shape, generator=generator, dtype=torch.float64)
+        return made
+
+    one, other = network(), network()
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    joined = JoinedRAdam(list(one.parameters()), lr=0.03, weight_decay=decay)
+    parted = torch.optim.RAdam(other.parameters(), lr=0.03, weight_decay=decay)
+    for _ in range(40):
+        for net, optimizer in ((one, joined), (other, parted)):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    for mine, wanted in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-14)

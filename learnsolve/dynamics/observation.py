@@ -36,13 +36,18 @@ class Identity(nn.Module):
             )
         self.dim, self.observed = dim, observed
 
+    @property
+    def whole(self) -> bool:
+        """Whether every state is observed."""
+        return self.observed == self.dim
+
     def forward(self, z: Tensor) -> Tensor:
         """Observations (..., N) of states (..., M)."""
-        return z if self.observed == self.dim else z[..., : self.observed]
+        return z if self.whole else z[..., : self.observed]
 
     def states(self, x: Tensor) -> Tensor:
         """States (..., M) of observations (..., N); NaN where nothing is known."""
-        if self.observed == self.dim:
+        if self.whole:
             return x
         unseen = x.new_full((*x.shape[:-1], self.dim - self.observed), torch.nan)
         return torch.cat([x, unseen], -1)

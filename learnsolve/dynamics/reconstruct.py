@@ -249,6 +249,25 @@ def _strength(method: str, alpha: float | str | Annealed) -> _Constant | Anneale
     return Annealed(alpha) if isinstance(alpha, str) else _Constant(float(alpha))
 
 
+class _Penalty(torch.autograd.Function):
+    """A weight times the squares of 1 - A and of all other parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: float, A: Tensor, *others: Tensor) -> Tensor:
+        every = torch.cat([A - 1, *(one.flatten() for one in others)])
+        ctx.weight = weight
+        ctx.shapes = [one.shape for one in (A, *others)]
+        ctx.save_for_backward(every)
+        return weight * torch.dot(every, every)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        (every,) = ctx.saved_tensors
+        parts = (2 * ctx.weight * slope * every).split([shape.numel() for shape in ctx.shapes])
+        return None, *(part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True))
+
+
 class _Task(nn.Module):
     """The loss, over a network and what is observed of it."""
 
@@ -265,20 +284,30 @@ class _Task(nn.Module):
         super().__init__()
         self.network, self.observation, self.strength = network, observation, strength
         self.every, self.gaps = every, gaps
+        # Where states are what is observed, the error needs no orbit to be shown.
+        self.direct = isinstance(observation, Identity) and observation.whole and not network.inputs
         self.regularization, self.conditioning = regularization, conditioning
 
     def forward(self, number: int, x: Tensor, inputs: Tensor) -> Tensor:
         """Mean squared error of the states before they are forced, and penalties."""
         states = self.observation.states(x)
-        alpha = self.strength(number, self.network, states[:, 1:])
-        drive = inputs[:, 1:] if self.network.inputs else None
-        orbit = self.network(states[:, 0].nan_to_num(), states[:, 1:], drive, alpha=alpha, every=self.every)
-        seen, wanted = self.observation(orbit), x[:, 1:]
-        loss = (seen - wanted).square().nanmean() if self.gaps else functional.mse_loss(seen, wanted)
+        first, targets = states[:, 0], states[:, 1:]
+        alpha = self.strength(number, self.network, targets)
+        if self.direct:
+            loss = self.network.error(first, targets, alpha=alpha, every=self.every)
+        else:
+            drive = inputs[:, 1:] if self.network.inputs else None
+            orbit = self.network(first.nan_to_num(), targets, drive, alpha=alpha, every=self.every)
+            seen, wanted = self.observation(orbit), x[:, 1:]
+            if self.gaps:
+                # Filled before the difference, for a gap times a gradient of zero is still none.
+                known = wanted.isfinite()
+                wanted = torch.where(known, wanted, seen.detach())
+                loss = (seen - wanted).square().sum() / known.sum()
+            else:
+                loss = functional.mse_loss(seen, wanted)
         if self.regularization:
-            A, *others = self.network.parameters()
-            every = torch.cat([1 - A, *(one.flatten() for one in others)])
-            loss = loss + self.regularization * torch.dot(every, every)
+            loss = loss + _Penalty.apply(self.regularization, *self.network.parameters())
         if self.conditioning and isinstance(self.observation, Affine):
             loss = loss + self.conditioning * self.observation.penalty()
         return loss

@@ -35,6 +35,22 @@ class _Orbit(torch.autograd.Function):
         return dfirst, None, ddrive, None, *found
 
 
+class _Error(torch.autograd.Function):
+    """The error of an orbit that is drawn to its targets, by one kernel that finds the gradient, too."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, targets: Tensor, how: Any, *weights: Tensor) -> Tensor:
+        drawn, clipped = how
+        value, found = kernels.error(Weights(*weights), first, targets, drawn, clipped=clipped)
+        ctx.save_for_backward(*found)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        return None, None, None, *(slope * one for one in ctx.saved_tensors)
+
+
 class ShallowPLRNN(nn.Module):
     r"""A map that is linear in each of many regions, with one hidden layer.
 
@@ -174,6 +190,31 @@ class ShallowPLRNN(nn.Module):
         drawn_to = none if targets is None else targets.detach().to(first.dtype)
         how = Drawn(float(alpha), every), self.clipped, T
         return _Orbit.apply(first, drawn_to, drive, how, *self.weights)
+
+    def error(self, first: Tensor, targets: Tensor, *, alpha: float = 0.0, every: int = 1) -> Tensor:
+        """The mean of ``(forward(first, targets) - targets) ** 2`` over known targets, in one go.
+
+        Parameters
+        ----------
+        first, targets, alpha, every
+            As of `forward`, of a network without inputs. Only weights get gradients.
+
+        Returns
+        -------
+        () Tensor
+
+        Examples
+        --------
+        >>> import torch
+        >>> from learnsolve.dynamics import ShallowPLRNN
+        >>> network, x = ShallowPLRNN(3, 50), torch.randn(2, 11, 3)
+        >>> wanted = (network(x[:, 0], x[:, 1:], alpha=0.5) - x[:, 1:]).square().mean()
+        >>> torch.allclose(network.error(x[:, 0], x[:, 1:], alpha=0.5), wanted)
+        True
+        """
+        how = Drawn(float(alpha), every), self.clipped
+        value: Tensor = _Error.apply(first.detach(), targets.detach(), how, *self.weights)
+        return value
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Of the map by its states: (..., M, M) at states (..., M); inputs do not change it.

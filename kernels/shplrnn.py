@@ -158,10 +158,10 @@ def error(
     given, work = inputs(*weights, first[:, None], targets), targets.numel() * len(weights.h2)
     alpha = scalar(drawn.alpha, first)
     shplrnn_numba.error(*given, alpha, drawn.every, clipped, *views(shares), threads(work))
-    found = shares.sum(0)
-    found /= found[-1].clone()
-    parts = (2 * found[:-2]).split(sizes)
-    return found[-2], Weights(*(one.view_as(to) for one, to in zip(parts, weights, strict=True)))
+    sums = shares.sum(0)
+    sums /= sums[-1].clone()
+    parts = (2 * sums[:-2]).split(sizes)
+    return sums[-2], Weights(*(one.view_as(to) for one, to in zip(parts, weights, strict=True)))
 
 
 def jacobian_norms(weights: Weights, points: Tensor, *, clipped: bool) -> Tensor:

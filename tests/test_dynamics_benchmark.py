@@ -21,7 +21,7 @@ def test_a_reservoir_follows_a_flow():
 def test_sparse_regression_finds_a_quadratic_flow():
     pytest.importorskip("pysindy")
     learned, judged = lorenz63().orbit(5000, seed=1) / 10, lorenz63().orbit(2000, seed=2) / 10
-    run = PEERS["SINDy"](learned, judged, 0.01, 0)
+    run = PEERS["SINDy, quadratic"](learned, judged, 0.01, 0)
     assert run.shape == judged.shape and np.isfinite(run).all()
 
 
@@ -56,9 +56,13 @@ def test_a_file_may_be_given(more, shape, tmp_path, monkeypatch):
 
 
 def test_a_peer_that_flies_away(tmp_path, monkeypatch):
-    monkeypatch.setitem(PEERS, "SINDy", lambda learned, judged, dt, seed: np.empty((0, learned.shape[1])))
+    monkeypatch.setitem(
+        PEERS, "SINDy, cubic", lambda learned, judged, dt, seed: np.empty((0, learned.shape[1]))
+    )
     options = ["--system", "henon", "--length", "400", "--what", "reconstruction", "--forcing"]
     path = tmp_path / "rows.json"
-    assert benchmark.main([*options, "--peers", "SINDy", "--seeds", "0", "1", "--json", str(path)]) == 0
+    assert (
+        benchmark.main([*options, "--peers", "SINDy, cubic", "--seeds", "0", "1", "--json", str(path)]) == 0
+    )
     rows = json.loads(path.read_text())["rows"]
-    assert [(row["model"], row["D_stsp"]) for row in rows[1:]] == [("SINDy", None)]
+    assert [(row["model"], row["D_stsp"]) for row in rows[1:]] == [("SINDy, cubic", None)]

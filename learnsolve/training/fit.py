@@ -3,8 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from learnsolve.training.modes import mode
 from learnsolve.training.options import FitOptions
 from learnsolve.training.processes import Processes
 from learnsolve.training.run_folder import RunFolder, finite
@@ -178,7 +178,7 @@ def fit(
     run = _Run(network, loss, batches, options, validate, callback, carried)
     if folder is not None and run.open(folder, config or {}):
         return run.result("finished")
-    with _mode(network, training=True):
+    with mode(network, training=True):
         status = run.steps()
     run.processes.wait()
     return run.result(status)
@@ -334,7 +334,7 @@ class _Run:
         with (
             torch.no_grad(),
             self.state.averaged(),
-            _mode(self.network, training=False),
+            mode(self.network, training=False),
             seeded(seed, self.device),
         ):
             metrics = {name: float(value) for name, value in validate(self.network).items()}
@@ -380,15 +380,3 @@ def _described(value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     return f"one of shape {tuple(value.shape)} {'with' if value.requires_grad else 'without'} a gradient"
-
-
-@contextmanager
-def _mode(network: torch.nn.Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode for a while; afterwards each module has its own back."""
-    modes = {module: module.training for module in network.modules()}
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, own in modes.items():
-            module.training = own

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from learnsolve.kernels import forms, shplrnn_reference
 from learnsolve.kernels.memory import inputs, scalar, views
@@ -210,10 +209,10 @@ def exponents(
     from learnsolve.kernels import shplrnn_exponents_numba
 
     sums = torch.zeros(len(frame), dtype=torch.float64)
-    given = inputs(*(one.cpu() for one in _by_states(weights)))
-    changed = views(*(one.detach().to("cpu", copy=True) for one in (first, frame)))
+    given = inputs(*(one.cpu() for one in (*weights, first)))
+    directions = views(frame.detach().to("cpu", copy=True))
     add_up: Any = shplrnn_exponents_numba.exponents
-    add_up(*given, *changed, transient, steps, clipped, *views(sums))
+    add_up(*given, *directions, transient, steps, clipped, *views(sums))
     return sums.to(first)
 
 
@@ -221,14 +220,6 @@ def _in_registers(weights: Weights) -> bool:
     from learnsolve.kernels import shplrnn_triton
 
     return shplrnn_triton.fits(weights)
-
-
-def _by_states(weights: Weights) -> Weights:
-    """Both matrices (M, H), with some hidden units that do nothing."""
-    from learnsolve.kernels.shplrnn_exponents_numba import UNITS
-
-    more = (0, -len(weights.h2) % UNITS)
-    return weights._replace(w1=pad(weights.w1, more), w2=pad(weights.w2.mT, more), h2=pad(weights.h2, more))
 
 
 def _by_autograd(

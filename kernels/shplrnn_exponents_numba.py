@@ -1,104 +1,65 @@
 """CPU kernel for the Lyapunov exponents of a shallow piecewise-linear map, along one orbit.
 
-Hidden units lie side by side in memory: ``w1`` and ``w2`` are both (M, H), of which the second is transposed,
-and H is a multiple of `UNITS`, so that loops over them have no remainder.
+Directions go side by side in lanes, and the orbit's state is in all of them.
 """
 
 import numpy as np
 from numba import njit
 
-from learnsolve.kernels.copies_numba import copy_matrix, copy_vector
 from learnsolve.kernels.frames_numba import orthonormalise
+from learnsolve.kernels.lanes import LANES, load, spread, store
+from learnsolve.kernels.pointers import address, read
+from learnsolve.kernels.shplrnn_norms_numba import slope_of
+from learnsolve.kernels.shplrnn_numba import GROUP, by_units, more, step, sums_of
 from learnsolve.kernels.threads import INLINE, MATH
 
-UNITS = 32
-
 
 @njit(**INLINE)
-def _mixed(z, w, out):
-    """``out[h] = sum over m of w[m, h] z[m]``, four rows at a time."""
-    states, hidden = w.shape
-    out[:] = 0
-    even = states - states % 4
-    for m in range(0, even, 4):
-        w0, w1, w2, w3 = w[m], w[m + 1], w[m + 2], w[m + 3]
-        z0, z1, z2, z3 = z[m], z[m + 1], z[m + 2], z[m + 3]
-        for h in range(hidden):
-            out[h] += (w0[h] * z0 + w1[h] * z1) + (w2[h] * z2 + w3[h] * z3)
-    if states - even == 3:
-        w0, w1, w2 = w[even], w[even + 1], w[even + 2]
-        z0, z1, z2 = z[even], z[even + 1], z[even + 2]
-        for h in range(hidden):
-            out[h] += w0[h] * z0 + w1[h] * z1 + w2[h] * z2
-    else:
-        for m in range(even, states):
-            row, value = w[m], z[m]
-            for h in range(hidden):
-                out[h] += row[h] * value
-
-
-@njit(**INLINE)
-def _activated(sums, h2, clipped, active):
-    """What hidden units give of their sums."""
-    zero = sums.dtype.type(0)
-    if clipped:
-        for h in range(len(h2)):
-            active[h] = max(sums[h] + h2[h], zero) - max(sums[h], zero)
-    else:
-        for h in range(len(h2)):
-            active[h] = max(sums[h] + h2[h], zero)
-
-
-@njit(**INLINE)
-def _step(z, a, w1, w2, h1, h2, clipped, sums, active, out):
-    """One time: ``out = a z + w1 active + h1``."""
-    _mixed(z, w2, sums)
-    _activated(sums, h2, clipped, active)
-    for m in range(len(a)):
-        row, total = w1[m], a.dtype.type(0)
-        for h in range(len(h2)):
-            total += row[h] * active[h]
-        out[m] = a[m] * z[m] + h1[m] + total
-
-
-@njit(**INLINE)
-def _jacobian(z, a, w1, w2, h2, clipped, sums, active, out):
-    """``out = diag(a) + w1 diag(slopes) w2``."""
-    zero, one = sums.dtype.type(0), sums.dtype.type(1)
-    states, hidden = w1.shape
-    _mixed(z, w2, sums)
-    for h in range(hidden):
-        active[h] = one if sums[h] + h2[h] > zero else zero
-        if clipped:
-            active[h] -= one if sums[h] > zero else zero
+def _turned(a, w1, w2, h2, clipped, z, q, out):
+    """``out = J q`` with the Jacobian at ``z``."""
+    states, hidden = len(a), len(h2)
+    decay, enter, leave, bias = address(a), address(w2), address(w1), address(h2)
+    x, y, o = address(z), address(q), address(out)
+    zero, one = spread(a.dtype.type(0)), spread(a.dtype.type(1))
     for m in range(states):
-        for h in range(hidden):
-            sums[h] = w1[m, h] * active[h]
-        for n in range(states):
-            row, total = w2[n], zero
-            for h in range(hidden):
-                total += sums[h] * row[h]
-            out[m, n] = total
-        out[m, m] += a[m]
+        store(o, m * LANES, spread(read(decay, m)) * load(y, m * LANES))
+    for h in range(0, hidden, GROUP):
+        s0, s1, s2, s3 = sums_of(enter, x, h, states, zero)
+        g0, g1, g2, g3 = sums_of(enter, y, h, states, zero)
+        g0 = g0 * slope_of(s0, spread(read(bias, h)), zero, one, clipped)
+        g1 = g1 * slope_of(s1, spread(read(bias, h + 1)), zero, one, clipped)
+        g2 = g2 * slope_of(s2, spread(read(bias, h + 2)), zero, one, clipped)
+        g3 = g3 * slope_of(s3, spread(read(bias, h + 3)), zero, one, clipped)
+        i = h * states
+        for m in range(states):
+            more(o, m * LANES, spread(read(leave, i + m)), g0)
+            more(o, m * LANES, spread(read(leave, i + states + m)), g1)
+            more(o, m * LANES, spread(read(leave, i + 2 * states + m)), g2)
+            more(o, m * LANES, spread(read(leave, i + 3 * states + m)), g3)
 
 
 @njit(fastmath=MATH, error_model="numpy", cache=True)
-def exponents(a, w1, w2, h1, h2, z, frame, transient, steps, clipped, sums):
+def exponents(a, w1, w2, h1, h2, first, frame, transient, steps, clipped, sums):
     """Add up logarithms of how much orthogonal directions, the rows of ``frame`` (count, M), stretch."""
     states, count = len(a), len(frame)
-    room, active, after = np.empty(len(h2), a.dtype), np.empty(len(h2), a.dtype), np.empty(states, a.dtype)
-    J, image = np.empty((states, states), a.dtype), np.empty((count, states), a.dtype)
+    leave, enter, bias = by_units(w1, w2, h2)
+    z, after = np.empty((states, LANES), a.dtype), np.empty((states, LANES), a.dtype)
+    q, image = np.zeros((states, LANES), a.dtype), np.empty((states, LANES), a.dtype)
+    for m in range(states):
+        for lane in range(LANES):
+            z[m, lane] = first[m]
     for t in range(transient + steps):
-        _jacobian(z, a, w1, w2, h2, clipped, room, active, J)
-        _step(z, a, w1, w2, h1, h2, clipped, room, active, after)
-        copy_vector(after, z)
-        for k in range(count):
+        for low in range(0, count, LANES):
+            wide = min(LANES, count - low)
             for m in range(states):
-                total = a.dtype.type(0)
-                for n in range(states):
-                    total += J[m, n] * frame[k, n]
-                image[k, m] = total
-        copy_matrix(image, frame)
+                for lane in range(wide):
+                    q[m, lane] = frame[low + lane, m]
+            _turned(a, leave, enter, bias, clipped, z, q, image)
+            for m in range(states):
+                for lane in range(wide):
+                    frame[low + lane, m] = image[m, lane]
+        step(a, leave, enter, h1, bias, clipped, z, after)
+        z, after = after, z
         if t == transient:
             sums[:] = 0
         orthonormalise(frame, sums)

@@ -20,7 +20,7 @@ TINY = 1e-10
 
 
 @njit(**INLINE)
-def _slope(s, b, zero, one, clipped):
+def slope_of(s, b, zero, one, clipped):
     """How much a hidden unit passes on at its sum."""
     on = where_positive(s + b, one, zero)
     return on - where_positive(s, one, zero) if clipped else on
@@ -37,10 +37,10 @@ def _jacobians(a, w1, w2, h2, clipped, z, out):
             store(J, (m * states + n) * LANES, spread(read(decay, m)) if m == n else zero)
     for h in range(0, hidden, GROUP):
         s0, s1, s2, s3 = sums_of(enter, x, h, states, zero)
-        d0 = _slope(s0, spread(read(bias, h)), zero, one, clipped)
-        d1 = _slope(s1, spread(read(bias, h + 1)), zero, one, clipped)
-        d2 = _slope(s2, spread(read(bias, h + 2)), zero, one, clipped)
-        d3 = _slope(s3, spread(read(bias, h + 3)), zero, one, clipped)
+        d0 = slope_of(s0, spread(read(bias, h)), zero, one, clipped)
+        d1 = slope_of(s1, spread(read(bias, h + 1)), zero, one, clipped)
+        d2 = slope_of(s2, spread(read(bias, h + 2)), zero, one, clipped)
+        d3 = slope_of(s3, spread(read(bias, h + 3)), zero, one, clipped)
         i = h * states
         i1, i2, i3 = i + states, i + 2 * states, i + 3 * states
         for m in range(states):

@@ -85,7 +85,7 @@ def _active(s, b, zero, clipped):
 
 
 @njit(**INLINE)
-def _step(a, w1, w2, h1, h2, clipped, z, out):
+def step(a, w1, w2, h1, h2, clipped, z, out):
     """One time: ``out = a z + w1 active + h1``; all are addresses but ``h2``."""
     states, hidden = len(a), len(h2)
     decay, enter, leave, shift, bias = address(a), address(w2), address(w1), address(h1), address(h2)
@@ -124,7 +124,7 @@ def orbit(a, w1, w2, h1, h2, first, targets, drive, alpha, every, clipped, out, 
         after = np.empty((states, LANES), a.dtype)
         gather(first, low, 0, z)
         for t in range(length):
-            _step(a, leave, enter, h1, bias, clipped, z, after)
+            step(a, leave, enter, h1, bias, clipped, z, after)
             if drive.shape[1] > 0:
                 gather(drive, low, t, room)
                 add(room, after)
@@ -305,7 +305,7 @@ def error(a, w1, w2, h1, h2, first, targets, alpha, every, clipped, shares, thre
             for m in range(width):
                 for lane in range(batch - low, LANES):
                     aims[t, m, lane] = np.nan
-            _step(a, leave, enter, h1, bias, clipped, states[t], free)
+            step(a, leave, enter, h1, bias, clipped, states[t], free)
             _toward(aims[t], alpha, (t + 1) % every == 0, free, states[t + 1], slopes[t], more)
         before, da, dh1 = (
             np.zeros((width, LANES), kind),

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -227,7 +227,7 @@ class _Run(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name == "__get__":
-            name = func.__self__.__name__  # type: ignore[attr-defined]
+            name = cast(Any, func).__self__.__name__
         call = _Call(name.strip("_"), func, args, kwargs or {}, func(*args, **(kwargs or {})))
         found = list(_tensors(call.value))
         if call.name in BLANK:

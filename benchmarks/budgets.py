@@ -1,11 +1,11 @@
 """Schedules under budgets: each at its own best rate, and the ranks that they take.
 
-A rate is chosen by validation, on data that is neither learned from nor judged by; one at the end of the grid
-is marked, for a better one may lie beyond it. "refined" spends two runs of its budget: linear decay, and one
-by its gradient norms.
+A rate is chosen by validation, on data that is neither learned from nor judged by. The search goes on beyond
+a rate that did best at the end of those tried, so that none is marked unless the ladder itself ends there.
+"refined" spends its budget on two runs, each of half the steps: linear decay, and one by its gradient norms.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -39,6 +39,9 @@ class Learner:
     steps : int
         The whole budget.
     rates : tuple of float
+        That may be tried, rising.
+    start : float
+        The one of them that is tried first, with its neighbours.
     score : str
         What is judged by.
     """
@@ -46,32 +49,46 @@ class Learner:
     run: Callable[[Any], Trained]
     steps: int
     rates: tuple[float, ...]
+    start: float
     score: str
 
 
 @cache
-def _systems(first: int, count: int) -> list[Any]:
-    """Poisson's equation around obstacles on 32 by 32 cells, with noise on the right."""
+def _task() -> Any:
+    """Poisson's equation around discs on 32 by 32 cells; a batch is small, so that gradients are noisy."""
+    from benchmarks.elliptic_preconditioner import FamilyTask
+    from learnsolve.problems.elliptic_families import ELLIPTIC_FAMILIES
+
+    return FamilyTask(ELLIPTIC_FAMILIES["discs"], cells=32, batch=4, held_out=64)
+
+
+@cache
+def _validation() -> Any:
+    """Systems to choose rates by."""
     import torch
 
-    from learnsolve.problems.poisson import obstacles
+    from benchmarks.elliptic_preconditioner import systems
+    from learnsolve.training.seeding import seed_of
 
-    found = [obstacles((32, 32), seed, rhs="noise") for seed in range(first, first + count)]
-    return [(problem.A, torch.from_numpy(problem.b)) for problem in found]
+    generator = torch.Generator().manual_seed(seed_of(0, "validation", 32))
+    return systems(_task().family, 64, 32, generator, torch.float64)
 
 
 def preconditioner(options: Any) -> Trained:
-    """A direction network; scores are mean numbers of iterations to 1e-6, at most 200 each."""
-    from learnsolve.methods.dcdm_network import NetworkOptions
-    from learnsolve.methods.dcdm_training import DCDMTraining, Source, iterations, train
+    """A linear multiscale network; scores are mean numbers of iterations to 1e-6."""
+    import torch
 
-    network = NetworkOptions(dims=2, channels=8, half=1)
-    sources = [Source(A) for A, _ in _systems(0, 8)]
-    trained, result = train(DCDMTraining(network, options, cells=4096), sources)
-    validated, judged = (
-        float(np.mean([iterations(trained, A, b, 1e-6, 200) for A, b in _systems(first, 8)]))
-        for first in (1000, 2000)
-    )
+    from benchmarks.elliptic_preconditioner import MultiscaleNetwork, mean_iterations, residual_left
+    from learnsolve.training import fit
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = MultiscaleNetwork(channels=8, levels=4)
+    result = fit(network, residual_left, _task().batches, options)
+    with torch.no_grad():
+        validated, judged = (
+            mean_iterations(network, *systems) for systems in (_validation(), _task().held_out)
+        )
     return Trained(validated, judged, result.gradient_norms)
 
 
@@ -102,9 +119,11 @@ def classifier(options: Any) -> Trained:
     return Trained(validated, judged, result.gradient_norms)
 
 
+# Rates by factors of about three.
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 LEARNERS = {
-    "preconditioner": Learner(preconditioner, 400, (2e-3, 6e-3, 2e-2), "iterations to 1e-6"),
-    "digits": Learner(classifier, 2000, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "cross entropy"),
+    "preconditioner": Learner(preconditioner, 1600, LADDER, 1e-2, "iterations to 1e-6"),
+    "digits": Learner(classifier, 2000, LADDER, 1e-2, "cross entropy"),
 }
 
 
@@ -112,31 +131,58 @@ def budgets(
     learner: Learner, seeds: Sequence[int], shares: Sequence[float] = SHARES
 ) -> Iterator[dict[str, Any]]:
     """A row for each schedule at each share of the budget."""
+    for share in shares:
+        steps = max(round(share * learner.steps), 4)
+        for name in SCHEDULES:
+            scores = searched(
+                lambda rate, name=name, steps=steps: [
+                    _trained(learner, name, steps, rate, seed) for seed in seeds
+                ],
+                learner.rates,
+                learner.start,
+            )
+            best = _best(scores)
+            yield {
+                "schedule": name, "share": share, "steps": steps, "rate": best,
+                "edge": best in (learner.rates[0], learner.rates[-1]), "tried": sorted(scores),
+                "judged": [one.judged for one in scores[best]],
+            }  # fmt: skip
+
+
+def _trained(learner: Learner, name: str, steps: int, rate: float, seed: int) -> Trained:
+    """A run, or the second one of two of half the steps."""
     from learnsolve.training import FitOptions
     from learnsolve.training.refinement import refined
 
-    for share in shares:
-        steps = max(round(share * learner.steps), 2)
-        for name in SCHEDULES:
-            scores: dict[float, list[Trained]] = {}
-            for rate in learner.rates:
-                scores[rate] = []
-                for seed in seeds:
-                    options = FitOptions(
-                        steps, rate, "linear" if name == "refined" else name, seed=seed,
-                        gradient_norms=name == "refined",
-                    )  # fmt: skip
-                    found = learner.run(options)
-                    if name == "refined":
-                        factors = refined(found.norms[:, 1].numpy(), "adam")
-                        found = learner.run(FitOptions(steps, rate, tuple(factors), seed=seed))
-                    scores[rate].append(found)
-            best = min(scores, key=lambda rate: _worst_of_nan([one.validated for one in scores[rate]]))
-            yield {
-                "schedule": name, "share": share, "steps": steps, "rate": best,
-                "edge": best in (learner.rates[0], learner.rates[-1]),
-                "judged": [one.judged for one in scores[best]],
-            }  # fmt: skip
+    if name != "refined":
+        return learner.run(FitOptions(steps, rate, name, seed=seed))
+    half = steps // 2
+    first = learner.run(FitOptions(half, rate, "linear", seed=seed, gradient_norms=True))
+    factors = refined(first.norms[:, 1].numpy(), "adam")
+    return learner.run(FitOptions(half, rate, tuple(factors), seed=seed))
+
+
+def searched(
+    run: Callable[[float], list[Trained]], rates: Sequence[float], start: float
+) -> dict[float, list[Trained]]:
+    """What came of a rate and its neighbours, and of further ones as long as the best is at an end."""
+    place = rates.index(start)
+    low, high = max(place - 1, 0), min(place + 1, len(rates) - 1)
+    scores = {rate: run(rate) for rate in rates[low : high + 1]}
+    while True:
+        best = _best(scores)
+        if best == rates[low] and low > 0:
+            low -= 1
+            scores[rates[low]] = run(rates[low])
+        elif best == rates[high] and high < len(rates) - 1:
+            high += 1
+            scores[rates[high]] = run(rates[high])
+        else:
+            return scores
+
+
+def _best(scores: Mapping[float, Sequence[Trained]]) -> float:
+    return min(scores, key=lambda rate: _worst_of_nan([one.validated for one in scores[rate]]))
 
 
 def _worst_of_nan(scores: Sequence[float]) -> float:

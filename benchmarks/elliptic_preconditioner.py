@@ -164,6 +164,13 @@ def systems(
     return A, torch.randn(A.domain_shape, generator=generator, dtype=dtype) * A.active
 
 
+def mean_iterations(network: Callable[..., Tensor], A: GridPoisson, b: Tensor) -> float:
+    """The mean number of iterations that systems take with a network in single precision."""
+    active, diagonal = A.active, A.diagonal().float()
+    found = flexible_cg(A, b, lambda r: network(r.float(), active, diagonal).double())
+    return float(found[1].double().mean())
+
+
 class FamilyTask:
     """A family of elliptic problems as a task of `learnsolve.training.continual.TaskStream`.
 
@@ -189,19 +196,14 @@ class FamilyTask:
 
     def score(self, network: Callable[..., Tensor]) -> float:
         """The mean number of iterations that held-out systems take with a network in single precision."""
-        A, _ = self.held_out
-        active, diagonal = A.active, A.diagonal().float()
-        return self.iterations(lambda r: network(r.float(), active, diagonal).double())
+        return mean_iterations(network, *self.held_out)
 
     @cached_property
     def plain(self) -> float:
         """The mean number of iterations with the diagonal alone."""
-        A, _ = self.held_out
-        return self.iterations(lambda r: r / torch.where(A.active, A.diagonal(), 1))
-
-    def iterations(self, precondition: Callable[[Tensor], Tensor]) -> float:
-        """The mean number of iterations of held-out systems."""
-        return float(flexible_cg(*self.held_out, precondition)[1].double().mean())
+        A, b = self.held_out
+        found = flexible_cg(A, b, lambda r: r / torch.where(A.active, A.diagonal(), 1))
+        return float(found[1].double().mean())
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

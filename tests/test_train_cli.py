@@ -126,8 +126,10 @@ def test_a_schedule_refined_by_an_earlier_run(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--schedule", "refined"], "--schedule refined and --from RUN go together"),
-        (["--from", "."], "--schedule refined and --from RUN go together"),
+        (["--schedule", "refined"], "--schedule refined or --narrow SHARE and --from RUN go together"),
+        (["--narrow", "0.5"], "--schedule refined or --narrow SHARE and --from RUN go together"),
+        (["--from", "."], "--schedule refined or --narrow SHARE and --from RUN go together"),
+        (["--narrow", "0.5", "--from", "nowhere"], "nowhere holds no finished run"),
         (["--schedule", "sine"], "schedule must be one of rex"),
         (["--schedule", "refined", "--from", "nowhere"], "nowhere holds no run"),
     ],
@@ -136,6 +138,25 @@ def test_a_schedule_that_is_none(tmp_path, options, what):
     outcome = train(written(tmp_path / "tiny.toml"), tmp_path / "run", *options)
     assert outcome.exit_code == 2 and what in outcome.output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_narrowed_from_an_earlier_run(run, tmp_path):
+    folder, config, _ = run
+    outcome = train(config, tmp_path / "narrow", "--narrow", 0.5, "--from", folder)
+    assert outcome.exit_code == 0, outcome.output
+    dense, narrow = (
+        DCDM.load(place / "network.safetensors").network for place in (folder, tmp_path / "narrow")
+    )
+    assert narrow.options.channels == dense.options.channels // 2
+    tables = tomllib.loads((tmp_path / "narrow" / "config.toml").read_text(encoding="utf-8"))
+    assert tables["network"]["channels"] == 2
+    # Training began with the narrowed weights, four small steps ago, and a second call finds it finished.
+    assert (narrow.enter.weight - dense.narrowed(0.5).enter.weight).abs().max() < 0.02
+    again = train(config, tmp_path / "narrow", "--narrow", 0.5, "--from", folder)
+    assert again.exit_code == 0 and "there is nothing left to train" in again.output
+    refused = train(config, tmp_path / "none", "--narrow", 1.5, "--from", folder)
+    assert refused.exit_code == 2 and "share is 1.5" in refused.output
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_signal_stops_with_a_checkpoint(tmp_path, monkeypatch):

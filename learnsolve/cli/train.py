@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from learnsolve.cli.train_config import Kind, TrainingConfig
     from learnsolve.cli.train_data import HeldOut
+    from learnsolve.methods.dcdm_network import DirectionNetwork
     from learnsolve.training import FitProgress, FitResult
 
 app = typer.Typer(help="Train learned parts on problems like yours.", no_args_is_help=True)
@@ -47,9 +48,23 @@ Schedule = Annotated[
 ]
 From = Annotated[
     Path | None,
-    typer.Option("--from", metavar="RUN", help="A finished run to refine by.", show_default=False),
+    typer.Option(
+        "--from", metavar="RUN", help="A finished run to refine by, or to narrow.", show_default=False
+    ),
+]
+Narrow = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Begin with the network of --from RUN without this share of its channels, in (0, 1).",
+        show_default=False,
+    ),
 ]
 Config = Annotated[str, typer.Option(metavar="FILE|NAME", help="A .toml file, or poisson2d or poisson3d.")]
+
+
+# What asks for an earlier run.
+_FROM = {"dcdm": "--schedule refined or --narrow SHARE", "multigrid": "--schedule refined"}
 
 
 @app.command()
@@ -62,6 +77,7 @@ def dcdm(
     device: Device = "cpu",
     schedule: Schedule = None,
     earlier: From = None,
+    narrow: Narrow = None,
 ) -> None:
     """Train a direction network for the method dcdm, and report what it can do.
 
@@ -69,7 +85,7 @@ def dcdm(
     metrics.jsonl, report.md and convergence.png. Exit code 0: finished, or paused by --timeout; 2: wrong
     config or files; 1: training failed; 130: interrupted, with a checkpoint.
     """
-    _go("dcdm", config, out, steps, timeout, seed, device, schedule, earlier)
+    _go("dcdm", config, out, steps, timeout, seed, device, schedule, earlier, narrow)
 
 
 @app.command()
@@ -99,31 +115,55 @@ def _go(
     device: str,
     schedule: str | None,
     earlier: Path | None,
+    narrow: float | None = None,
 ) -> None:
     """What the commands do."""
     began = time.perf_counter()
     command = command_line(
         "learnsolve", "train", kind, config=config, out=out, steps=steps, timeout=timeout, seed=seed,
-        device=device if kind == "dcdm" else None, schedule=schedule, **{"from": earlier},
+        device=device if kind == "dcdm" else None, schedule=schedule, narrow=narrow, **{"from": earlier},
     )  # fmt: skip
     with errors_end():
         from learnsolve.cli.train_config import TrainingConfig
         from learnsolve.training.refinement import refined_from
 
-        if (schedule == "refined") != (earlier is not None):
-            raise ValueError("--schedule refined and --from RUN go together")
-        factors = schedule if earlier is None else refined_from(earlier)
+        if (schedule == "refined" or narrow is not None) != (earlier is not None):
+            raise ValueError(f"{_FROM[kind]} and --from RUN go together")
+        factors: str | tuple[float, ...] | None = schedule
+        if earlier is not None and schedule == "refined":
+            factors = refined_from(earlier)
         chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed, factors)
+        initial = None
+        if earlier is not None and narrow is not None:
+            initial = _narrowed(earlier, narrow)
+            chosen = chosen.with_network(initial.options)
         with processes(device) as (where, rank):
-            _Training(chosen, out, where, Run(command, rank), began).go()
+            _Training(chosen, out, where, Run(command, rank), began, initial).go()
+
+
+def _narrowed(folder: Path, share: float) -> DirectionNetwork:
+    """The network of a finished run without a share of its channels."""
+    from learnsolve.methods.dcdm_weights import load
+
+    path = folder / "network.safetensors"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no finished run: there is no {path.name}")
+    return load(path).narrowed(share)
 
 
 class _Training:
     """One call of the command."""
 
     def __init__(
-        self, config: TrainingConfig, out: Path, device: torch.device, run: Run, began: float
+        self,
+        config: TrainingConfig,
+        out: Path,
+        device: torch.device,
+        run: Run,
+        began: float,
+        initial: DirectionNetwork | None,
     ) -> None:
+        self.initial = initial
         self.config, self.out, self.device, self.run, self.began = config, out, device, run, began
         self.weights = out / "network.safetensors"
 
@@ -185,7 +225,7 @@ class _Training:
         held_out, training = self.config.held_out, self.config.training
         train: Any = learned_multigrid_training.train
         if self.config.kind == "dcdm":
-            train = partial(dcdm_training.train, device=self.device)
+            train = partial(dcdm_training.train, device=self.device, initial=self.initial)
         training = replace(training, fit=time_left(training.fit, self.began))
         judged = [(system.A, system.b) for system in systems]
         work = partial(

@@ -297,6 +297,18 @@ class TrainingConfig:
         fit = replace(fit, gradient_norms=True)
         return replace(self, training=replace(self.training, fit=fit))
 
+    def with_network(self, network: NetworkOptions) -> "TrainingConfig":
+        """Another direction network.
+
+        Raises
+        ------
+        ValueError
+            The config trains none, or its grids have not as many axes.
+        """
+        if not isinstance(self.training, DCDMTraining):
+            raise ValueError("the config trains a learned multigrid, which has no direction network")
+        return replace(self, training=replace(self.training, network=network))
+
     def record(self) -> dict[str, Any]:
         """The tables but for [fit], which the run's folder notes anyway."""
         rest = {

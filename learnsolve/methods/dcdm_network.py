@@ -1,11 +1,13 @@
 """Networks that propose a search direction for a residual on a grid."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from learnsolve.training.narrowing import narrowed
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,33 @@ class DirectionNetwork(nn.Module):
             coarse = self.up(self._below(coarse))
         gain = self.gain.reshape(-1, *[1] * len(sizes))
         return h + gain * _enlarged(coarse, steps, sizes)
+
+    def narrowed(self, share: float) -> "DirectionNetwork":
+        """A network without a share of the channels, those of the smallest weights; to be trained again.
+
+        Half of the channels are a quarter of the work. See `learnsolve.training.narrowing.narrowed`.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1), of the channels along the network, and of those inside of each pair of convolutions.
+
+        Raises
+        ------
+        ValueError
+            The share is not in (0, 1), or there is but one channel.
+
+        Examples
+        --------
+        >>> NetworkOptions(dims=2, channels=16).build().narrowed(0.75).options.channels
+        4
+        """
+        example = torch.ones(1, 1, *[2 * self.options.coarsest] * self.options.dims)
+        example = example.to(next(self.parameters()))
+        cut = narrowed(self, example, share)
+        small = replace(self.options, channels=len(cut.get_parameter("gain"))).build().to(example)
+        small.load_state_dict(cut.state_dict())
+        return small
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def train(
     maxiter: int = 200,
     callback: Callable[[FitProgress], Any] | None = None,
     record: dict[str, Any] | None = None,
+    initial: DirectionNetwork | None = None,
 ) -> tuple[DirectionNetwork, FitResult]:
     """Train a network; with a ``folder`` the run can be killed and continued.
 
@@ -120,6 +121,8 @@ def train(
         As in `learnsolve.training.fit`.
     record : dict, optional
         Written to the run's ``config.toml`` and into the weights.
+    initial : DirectionNetwork, optional
+        From whose weights training begins, instead of random ones; not changed.
 
     Returns
     -------
@@ -128,15 +131,22 @@ def train(
     Raises
     ------
     ValueError
-        There is no source, or one without vectors for ``loss="residual"``; or as `learnsolve.training.fit`.
+        There is no source, or one without vectors for ``loss="residual"``; ``initial`` has other options than
+        the config; or as `learnsolve.training.fit`.
     """
     if not sources:
         raise ValueError("there is nothing to train on: sources is empty")
     if config.loss == "residual" and not all(s.vectors is not None and len(s.indices) for s in sources):
         raise ValueError("loss='residual' takes sources with vectors and indices")
+    if initial is not None and initial.options != config.network:
+        raise ValueError(
+            f"initial is a network of {initial.options}, and the config asks for {config.network}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.fit.seed)
         network = config.network.build().to(device)
+    if initial is not None:
+        network.load_state_dict(initial.state_dict())
     kind = torch.float64 if config.loss == "energy" else torch.float32
     matrices = [cast(GridPoisson, source.A.to(dtype=kind, device=device)) for source in sources]
     counts = [max(1, config.cells // prod(A.domain_shape)) for A in matrices]

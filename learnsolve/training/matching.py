@@ -123,17 +123,32 @@ def permuted(network: nn.Module, permutations: Mapping[str, Permutation]) -> nn.
                     f"where {len(units.order)} units are to change places"
                 )
             with torch.no_grad():
-                tensor.copy_(_moved(tensor, place, units.order))
+                tensor.copy_(selected(tensor, place, len(units.order), units.order))
     return network
 
 
-def _moved(tensor: Tensor, place: Place, order: Tensor) -> Tensor:
-    """A tensor with its units in another order."""
-    taken = _taken_apart(tensor, place, len(order))
-    return taken.index_select(place.axis + 1, order.to(tensor.device)).reshape(tensor.shape)
+def selected(tensor: Tensor, place: Place, count: int, which: Tensor) -> Tensor:
+    """Some or all of the units at a place of a tensor, in any order.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    place : Place
+        Where it has units.
+    count : int
+        How many units there are.
+    which : (m,) int64 Tensor
+
+    Returns
+    -------
+    Tensor
+        Of m units at that place.
+    """
+    taken = taken_apart(tensor, place, count).index_select(place.axis + 1, which.to(tensor.device))
+    return taken.flatten(place.axis, place.axis + 2)
 
 
-def _taken_apart(tensor: Tensor, place: Place, count: int) -> Tensor:
+def taken_apart(tensor: Tensor, place: Place, count: int) -> Tensor:
     """The axis of the units as three: blocks, units, entries of a unit."""
     return tensor.unflatten(place.axis, (place.before, count, -1))
 
@@ -193,7 +208,7 @@ class _Search:
         total = torch.zeros(count, count, dtype=torch.float64)
         for place in where:
             pair = (self.ours[place.tensor], self.turned(place.tensor, but=place))
-            rows = [_taken_apart(t, place, count).movedim(place.axis + 1, 0).flatten(1) for t in pair]
+            rows = [taken_apart(t, place, count).movedim(place.axis + 1, 0).flatten(1) for t in pair]
             total += rows[0] @ rows[1].T
         return total
 
@@ -202,7 +217,7 @@ class _Search:
         value = self.theirs[tensor]
         for name, place in self.by_tensor.get(tensor, []):
             if place != but:
-                value = _moved(value, place, self.orders[name])
+                value = selected(value, place, len(self.orders[name]), self.orders[name])
         return value
 
 

@@ -71,7 +71,7 @@ def _validation() -> Any:
     from learnsolve.training.seeding import seed_of
 
     generator = torch.Generator().manual_seed(seed_of(0, "validation", 32))
-    return systems(_task().family, 64, 32, generator, torch.float64)
+    return systems(_task().family, 32, 32, generator, torch.float64)
 
 
 def preconditioner(options: Any) -> Trained:
@@ -122,7 +122,7 @@ def classifier(options: Any) -> Trained:
 # Rates by factors of about three.
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 LEARNERS = {
-    "preconditioner": Learner(preconditioner, 1600, LADDER, 1e-2, "iterations to 1e-6"),
+    "preconditioner": Learner(preconditioner, 800, LADDER, 1e-2, "iterations to 1e-6"),
     "digits": Learner(classifier, 2000, LADDER, 1e-2, "cross entropy"),
 }
 

@@ -149,7 +149,7 @@ def test_a_network_narrowed_from_an_earlier_run(run, tmp_path):
     )
     assert narrow.options.channels == dense.options.channels // 2
     tables = tomllib.loads((tmp_path / "narrow" / "config.toml").read_text(encoding="utf-8"))
-    assert tables["network"]["channels"] == 2
+    assert tables["config"]["network"]["channels"] == 2
     # Training began with the narrowed weights, four small steps ago, and a second call finds it finished.
     assert (narrow.enter.weight - dense.narrowed(0.5).enter.weight).abs().max() < 0.02
     again = train(config, tmp_path / "narrow", "--narrow", 0.5, "--from", folder)

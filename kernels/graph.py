@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learnsolve.kernels import sparse
-from learnsolve.kernels.threads import threads
+from learnsolve.kernels.threads import start_pool, threads
 
 
 class Graph(NamedTuple):
@@ -92,6 +92,8 @@ def smooth(
     if x.device.type == "cpu":
         from learnsolve.kernels import graph_numba
 
+        # Its parallel loops are loaded whether they run or not.
+        start_pool()
         values = x.numpy()
         empty = values[:0]
         graph_numba.smooth(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from types import FunctionType
 from typing import Any
 
@@ -21,6 +21,20 @@ INLINE: Any = {"fastmath": MATH, "forceinline": True, "error_model": "numpy"}
 SMALL = 1 << 14
 
 
+@cache
+def start_pool() -> None:
+    """Let numba start its pool, and torch keep its number of threads.
+
+    Numba starts it with the first kernel that may run in parallel, on one thread or several, or when it is asked
+    for its number of threads; and then it gives torch as many as there are cores.
+    """
+    from numba import get_num_threads
+
+    before = torch.get_num_threads()
+    get_num_threads()
+    torch.set_num_threads(before)
+
+
 def threads(size: int) -> int:
     """How many threads pay for so many cells, entries or vector elements.
 
@@ -32,10 +46,11 @@ def threads(size: int) -> int:
     >>> threads(100)
     1
     """
-    # Numba's pool, once it is asked for, takes all cores, and gives torch as many.
     if size < SMALL or torch.get_num_threads() < 2:
         return 1
     from numba import get_num_threads
+
+    start_pool()
 
     return min(torch.get_num_threads(), get_num_threads())
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange, set_num_threads
 
-from learnsolve.kernels.threads import threads
+from learnsolve.kernels.threads import start_pool, threads
 
 _MATH = {"reassoc", "contract", "nsz", "arcp"}
 _ON_A_SAMPLE = 1e-6
@@ -196,6 +196,7 @@ def _confine(curl, scale, out):
 @contextmanager
 def few_threads(size: int) -> Iterator[None]:
     """Let the kernels take no more threads than pay for a grid of so many cells."""
+    start_pool()
     before = get_num_threads()
     set_num_threads(min(before, threads(size)))
     try:

@@ -46,19 +46,31 @@ def test_small_work_takes_one_thread_and_torch_has_a_say():
     assert threads(SMALL) == 1
 
 
-def test_numba_does_not_take_what_torch_may_not():
-    """In a process of its own, since numba's pool starts once."""
-    code = (
-        "import torch, learnsolve\n"
-        "from learnsolve.sequence import linear_recurrence\n"
-        "linear_recurrence(torch.tensor(0.5), torch.ones(1, 10000, 8))\n"
-        "print(torch.get_num_threads())"
-    )
+SCAN = (
+    "from learnsolve.sequence import linear_recurrence\n"
+    "linear_recurrence(torch.tensor(0.5), torch.ones(1, 10000, 8))\n"
+)
+# The coarse levels of a domain with obstacles are graphs.
+SOLVE = (
+    "from learnsolve.problems.poisson import obstacles\n"
+    "problem = obstacles((48, 48), 0)\n"
+    "learnsolve.solve(problem.A, problem.b, method='cg', M='multigrid')\n"
+)
+SMOKE = (
+    "from learnsolve.problems.pressure import pressure_systems\nnext(iter(pressure_systems((32, 32), 2)))\n"
+)
+
+
+@pytest.mark.parametrize("count", BOTH)
+@pytest.mark.parametrize("work", [SCAN, SOLVE, SMOKE], ids=["scan", "solve", "smoke"])
+def test_numba_does_not_change_how_many_threads_torch_has(work, count):
+    """In a process of its own, since numba's pool starts once, here with more threads than torch has."""
+    code = f"import torch, learnsolve\ntorch.set_num_threads({count})\n{work}print(torch.get_num_threads())"
     answer = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "3"},
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    assert answer.stdout.strip() == "1"
+    assert answer.stdout.strip() == str(count)
 
 
 @pytest.mark.parametrize("problem", [poisson.box, poisson.jump])

@@ -175,15 +175,12 @@ class _Training:
         from learnsolve.methods.dcdm_training import DCDMTraining
 
         self.out.mkdir(parents=True, exist_ok=True)
-        threads = torch.get_num_threads()
         with self.run.console.status("preparing the systems"):
             systems = list(held_out_systems(self.config.held_out, self.device))
         training, data = self.config.training, self.config.data
         given: list[Any] = [A for _, A in domains(data)]
         if isinstance(training, DCDMTraining):
             given = sources(data, self.device, self.samples if training.loss == "residual" else None)
-        # numba, when its threads first start, sets their number for torch too, whatever OMP_NUM_THREADS says.
-        torch.set_num_threads(threads)
         network, result, worked = self.train(given, systems)
         if not worked:
             self.run.say(

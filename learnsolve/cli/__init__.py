@@ -13,6 +13,7 @@ from learnsolve.cli import (
     dynamics,
     forecast,
     linearize,
+    merge,
     methods,
     mri,
     sequence,
@@ -35,6 +36,7 @@ app.command()(demo.demo)
 app.command()(complete.complete)
 app.command()(tune.tune)
 app.command()(linearize.linearize)
+app.command()(merge.merge)
 app.command()(forecast.forecast)
 app.add_typer(train.app, name="train")
 app.add_typer(mri.app, name="mri")

@@ -1,8 +1,8 @@
-"""A direction network without a share of its channels: how many iterations it takes, and how much time.
+"""A direction network without a share of the channels: how many iterations it takes, and how much time.
 
-From a trained network a share of the channels is cut out and the rest is trained again, once or in several
-rounds. Beside it stands a network of the same width that was trained as long from random weights. All are
-judged on systems that no training has seen.
+From a trained network, or one that is trained here first, a share of the channels is cut out and the rest is
+trained again, once or in several rounds. Beside it stands a network of the same width that was trained from
+random weights, for as many steps as all rounds together. All are judged on systems that no training has seen.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="python -m benchmarks.narrow", description=__doc__)
     command.add_argument("--weights", default="poisson2d", help="a shipped name, or a file of a dcdm network")
     command.add_argument("--config", help="of learnsolve train dcdm; default: that of the name")
+    command.add_argument(
+        "--channels", type=int, help="train a network of so many first, instead of --weights"
+    )
+    command.add_argument("--dense-steps", type=int, default=1000, help="of that training")
     command.add_argument("--share", type=float, nargs="+", default=[0.5], help="of the channels, by round")
     command.add_argument("--steps", type=int, default=2000, help="of each training")
     command.add_argument("--learning-rate", type=float, help="default: the config's")
@@ -49,8 +54,6 @@ def trained(
     config: "TrainingConfig", steps: int, rate: float | None, initial: "DirectionNetwork"
 ) -> "DirectionNetwork":
     """A network that begins as another one, and learns as a config says."""
-    from dataclasses import replace
-
     import torch
 
     from learnsolve.cli.train_data import sources
@@ -144,18 +147,24 @@ def main(arguments: list[str] | None = None) -> int:
     measure.keep_memory()
     console, progress = consoles()
     config = TrainingConfig.read(options.config or options.weights)
-    network: Any = load(options.weights)
+    network: Any
+    torch.manual_seed(0)
+    if options.channels is None:
+        network = load(options.weights)
+    else:
+        progress.print(f"[dim]{options.channels} channels, from random weights[/]", highlight=False)
+        fresh = replace(config.training.network, channels=options.channels).build()
+        network = trained(config, options.dense_steps, options.learning_rate, fresh)
     networks = {"dense": network}
     for round_, share in enumerate(options.share, 1):
         progress.print(f"[dim]round {round_}: without {share:g} of the channels[/]", highlight=False)
         network = trained(config, options.steps, options.learning_rate, network.narrowed(share))
         networks[f"narrowed, round {round_}"] = network
-    torch.manual_seed(0)
     progress.print("[dim]as narrow, from random weights[/]", highlight=False)
     steps = options.steps * len(options.share)
     networks["as narrow, from random"] = trained(config, steps, None, network.options.build())
     rows = judged(networks, options)
-    console.print(table(rows, f"{options.weights}: systems that no training has seen, to {options.rtol:g}"))
+    console.print(table(rows, f"systems that no training has seen, to {options.rtol:g}"))
     if options.out is not None:
         from learnsolve.methods.dcdm_weights import save
 

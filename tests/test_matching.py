@@ -299,6 +299,14 @@ def test_what_is_not_known_is_refused(network, words):
         symmetries(network, torch.ones(2, 3))
 
 
+def test_parameters_that_the_run_does_not_meet_are_refused():
+    """On a grid that is not pooled a recursive network leaves out all that it does on coarser ones."""
+    network = NetworkOptions(dims=2, channels=4, coarsest=4).build()
+    with pytest.raises(ValueError, match=r"down\.0\.first\.weight.*the run with the example does not meet"):
+        symmetries(network, torch.ones(1, 1, 4, 4))
+    assert "down.0.first" in symmetries(network, torch.ones(1, 1, 8, 8))
+
+
 def test_an_output_without_tensors_is_refused():
     class Strange(nn.Linear):
         def forward(self, x):

@@ -169,8 +169,6 @@ class _Training:
 
     def go(self) -> None:
         """Train and report."""
-        import torch
-
         from learnsolve.cli.train_data import domains, held_out_systems, sources
         from learnsolve.methods.dcdm_training import DCDMTraining
 

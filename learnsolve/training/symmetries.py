@@ -96,7 +96,8 @@ def symmetries(network: nn.Module, example: Any) -> dict[str, Permutation]:
     Raises
     ------
     ValueError
-        Units that may change places meet a function that is not known; the message names the module.
+        Units that may change places meet a function that is not known; the message names the module. Or the
+        run does not meet a parameter, so that units which may lead to it elsewhere are not known.
 
     References
     ----------
@@ -125,6 +126,12 @@ def symmetries(network: nn.Module, example: Any) -> dict[str, Permutation]:
         value = network(*arguments)
     for tensor in _tensors(value, strict=True):
         hold(run.axes_of(tensor))
+    missed = [name for name, _ in network.named_parameters() if name not in run.met]
+    if missed:
+        raise ValueError(
+            f"{', '.join(missed)}: the run with the example does not meet them; one that leads through the "
+            "whole network is accepted"
+        )
     return run.permutations()
 
 

@@ -1,8 +1,8 @@
 """One task after the other, by every method: a preconditioner on families of equations, and permuted digits.
 
 Fine-tuning and joint training are always among the rows, and for families the inverse of the diagonal, which
-learns nothing. The hypernetworks are told which task a problem is of, when they learn and when they are
-judged; the other methods are not.
+learns nothing. The hypernetworks and masks are told which task a problem is of, when they learn and when they
+are judged; the other methods are not.
 """
 
 import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from learnsolve.training.continual import Method, TaskStream
     from learnsolve.training.stream_scores import StreamScores
 
-METHODS = ("ewc", "replay", "hypernetwork", "hypernetwork-mlp")
+METHODS = ("ewc", "replay", "hypernetwork", "hypernetwork-mlp", "masks")
 # What the scores of each stream are.
 STREAMS = {"families": "iterations to 1e-6", "digits": "accuracy"}
 # Defaults of each stream. A strength has to make up for the size of the squared gradients.
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--strength", type=float, help=f"of EWC; default: {_each(STRENGTHS)}")
     command.add_argument("--memory", type=int, default=32, help="batches that replay keeps")
     command.add_argument("--beta", type=float, default=1.0, help="of hypernetworks")
+    command.add_argument("--density", type=float, default=0.3, help="of each task's mask")
     command.add_argument("--cells", type=int, default=32, help="along each side of a square")
     command.add_argument("--channels", type=int, default=8, help="of the network of the families")
     command.add_argument("--held-out", type=int, default=16, help="problems that a family is judged by")
@@ -103,12 +104,14 @@ def network_of(name: str, seed: int, options: argparse.Namespace) -> "nn.Module"
 def methods_of(strength: float, options: argparse.Namespace) -> dict[str, "Method"]:
     """The methods that are asked for, with their settings."""
     from learnsolve.training.continual_methods import EWC, Replay, TaskHypernetwork
+    from learnsolve.training.isolated_masks import IsolatedMasks
 
     known: dict[str, Method] = {
         "ewc": EWC(strength),
         "replay": Replay(options.memory),
         "hypernetwork": TaskHypernetwork(options.beta),
         "hypernetwork-mlp": TaskHypernetwork(options.beta, generator="mlp"),
+        "masks": IsolatedMasks(options.density, every=max(options.steps // 10, 1)),
     }
     return {name: known[name] for name in options.methods}
 

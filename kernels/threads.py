@@ -25,8 +25,8 @@ SMALL = 1 << 14
 def start_pool() -> None:
     """Let numba start its pool, and torch keep its number of threads.
 
-    Numba starts it with the first kernel that may run in parallel, on one thread or several, or when it is asked
-    for its number of threads; and then it gives torch as many as there are cores.
+    Numba starts it with the first kernel that may run in parallel, on one thread or several, or when it is
+    asked for its number of threads; and then it gives torch as many as there are cores.
     """
     from numba import get_num_threads
 

@@ -23,6 +23,7 @@ from learnsolve.training.continual_methods import (
     TaskHypernetwork,
     compare_methods,
 )
+from learnsolve.training.isolated_masks import IsolatedMasks
 from tests.training_cases import assert_same_bits, batches, line, loss, regressor, weights
 
 
@@ -162,6 +163,7 @@ METHODS = {
     "ewc": EWC(strength=1.0, batches=2),
     "replay": Replay(memory=3),
     "hypernetwork": TaskHypernetwork(importance=2, growth=2, hidden=5, embedding=3, chunk=9),
+    "masks": IsolatedMasks(0.5, every=2),
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from learnsolve.training.continual import Learner, Method, StreamResult, TaskStream, learn_stream
 from learnsolve.training.fit import FitResult
+from learnsolve.training.isolated_masks import IsolatedMasks
 from learnsolve.training.options import FitOptions
 from learnsolve.training.seeding import seed_of
 from learnsolve.training.task_hypernetwork import TaskHypernetwork
@@ -241,7 +242,7 @@ class _ReplayLearner(Learner):
 
 # The methods, by their names.
 CONTINUAL_METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (FineTune, Joint, EWC, Replay, TaskHypernetwork)
+    method.name: method for method in (FineTune, Joint, EWC, Replay, TaskHypernetwork, IsolatedMasks)
 }
 
 

@@ -7,7 +7,7 @@ a rate that did best at the end of those tried, so that none is marked unless th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -134,19 +134,17 @@ def budgets(
     for share in shares:
         steps = max(round(share * learner.steps), 4)
         for name in SCHEDULES:
-            scores = searched(
-                lambda rate, name=name, steps=steps: [
-                    _trained(learner, name, steps, rate, seed) for seed in seeds
-                ],
-                learner.rates,
-                learner.start,
-            )
+            scores = searched(partial(_of_seeds, learner, name, steps, seeds), learner.rates, learner.start)
             best = _best(scores)
             yield {
                 "schedule": name, "share": share, "steps": steps, "rate": best,
                 "edge": best in (learner.rates[0], learner.rates[-1]), "tried": sorted(scores),
                 "judged": [one.judged for one in scores[best]],
             }  # fmt: skip
+
+
+def _of_seeds(learner: Learner, name: str, steps: int, seeds: Sequence[int], rate: float) -> list[Trained]:
+    return [_trained(learner, name, steps, rate, seed) for seed in seeds]
 
 
 def _trained(learner: Learner, name: str, steps: int, rate: float, seed: int) -> Trained:

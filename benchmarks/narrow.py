@@ -61,7 +61,7 @@ def trained(
 
     chosen = config.with_options(steps).with_network(initial.options)
     fit = replace(chosen.training.fit, learning_rate=rate or chosen.training.fit.learning_rate)
-    training = replace(chosen.training, fit=replace(fit, gradient_norms=False))
+    training: Any = replace(chosen.training, fit=replace(fit, gradient_norms=False))
     found: Any = train(training, sources(config.data, torch.device("cpu"), None), initial=initial)
     return found[0]
 
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         network = load(options.weights)
     else:
         progress.print(f"[dim]{options.channels} channels, from random weights[/]", highlight=False)
-        fresh = replace(config.training.network, channels=options.channels).build()
+        fresh: Any = replace(config.training.network, channels=options.channels).build()
         network = trained(config, options.dense_steps, options.learning_rate, fresh)
     networks = {"dense": network}
     for round_, share in enumerate(options.share, 1):

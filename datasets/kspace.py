@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +36,8 @@ class KSpace:
         Of a mask that the file has.
     reference : str or None
         Name of a dataset of reference images.
-    attributes : dict
-        What the file says beside.
+    attributes : mapping
+        What the file says beside; read when it is asked for, while the file is open.
     """
 
     path: Path
@@ -45,7 +46,7 @@ class KSpace:
     centred: bool = True
     sampled: NDArray[np.bool_] | None = None
     reference: str | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     _array: Any = None
     _order: str = "scyx"
     _file: Any = None
@@ -209,6 +210,28 @@ class _Lone:
         return self.array[place[1:]]
 
 
+class _Attributes(Mapping[str, Any]):
+    """Attributes of an HDF5 file, none of which is read before it is asked for.
+
+    k-space does not need them, and of a damaged file HDF5 may look for a text where no memory is.
+    """
+
+    def __init__(self, path: Path, attributes: Any) -> None:
+        self.path, self.attributes = path, attributes
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.attributes[name]
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise DataError(self.path, f"has a damaged attribute {name!r} ({error})") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self.attributes)
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+
 def _hdf5(path: Path, key: str | None, axes: str | None) -> KSpace:
     import h5py
 
@@ -251,7 +274,7 @@ def _in_hdf5(path: Path, file: Any, key: str | None, axes: str | None) -> KSpace
         shape = (slices, both // 2, height, width)
         return KSpace(path, "calgary", shape, _array=data, _order="syxc", _file=file)
     found = _outline(path, data, "fastmri" if axes is None else "axes", axes, file)
-    found.attributes = {str(name): value for name, value in file.attrs.items()}
+    found.attributes = _Attributes(path, file.attrs)
     found.reference = next((n for n in ("reconstruction_rss", "reconstruction_esc") if n in file), None)
     if "mask" in file and isinstance(file["mask"], h5py.Dataset):
         mask = np.asarray(file["mask"])

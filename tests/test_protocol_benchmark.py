@@ -40,8 +40,8 @@ def small(monkeypatch):
     """Images and matrices are small."""
     monkeypatch.setattr(contenders_mri, "SIZE", 48)
     for problem in contenders_completion.PROBLEMS.values():
-        monkeypatch.setitem(problem, "shape", (60, 50))
-        monkeypatch.setitem(problem, "rank", 3)
+        monkeypatch.setitem(problem, "shape", (40, 30))
+        monkeypatch.setitem(problem, "rank", 2)
 
 
 def kind_of(name):
@@ -112,7 +112,7 @@ def test_iterations_of_a_sequence_by_hand():
 
 
 def test_iterations_of_preconditioners():
-    tasks = contenders_preconditioner.data("tune", [2], 0.25)
+    tasks = contenders_preconditioner.data("tune", [2], TINY)
     contenders = contenders_preconditioner.contenders(0.1)
     plain = contenders["diagonal"].run({}, tasks, 2)
     assert plain == tasks[2].plain

@@ -123,6 +123,7 @@ def read(path: Path) -> LabelledSet:
     try:
         features, labels = readers[path.suffix.lower()](path)
     except (OSError, ValueError, NotImplementedError, StopIteration, IndexError) as error:
+        # All of these, scipy's reader of ARFF raises of files that are damaged or of kinds it does not know.
         raise ValueError(f"{path.name} is no table of numbers and a class: {error}") from None
     if np.isin(labels, ["", "?"]).any():
         raise ValueError(f"{path.name} has missing values among its classes; a name for each is accepted")

@@ -8,7 +8,7 @@ import torch
 from benchmarks import narrow
 from learnsolve.methods.dcdm_network import NetworkOptions
 from learnsolve.methods.dcdm_weights import load, save
-from tests.test_train_cli import written
+from tests.train_cli_cases import written
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from learnsolve.training.matching import selected, taken_apart
 from learnsolve.training.symmetries import Permutation, symmetries
 
 # Names of the sizes that layers keep beside their tensors, and along which axis of the weight they stand.
-SIZES = {"out_features": 0, "in_features": 1, "num_features": 0, "num_channels": 0, "num_parameters": 0}
+SIZES = {
+    "out_features": 0, "in_features": 1, "embedding_dim": 1, "num_features": 0, "num_channels": 0,
+    "num_parameters": 0,
+}  # fmt: skip
 
 
 def narrowed(

@@ -4,6 +4,7 @@ from learnsolve.operators.base import Adjoint, Operator, Product, Scaled, Sum
 from learnsolve.operators.diagonal import Diagonal, Identity
 from learnsolve.operators.fourier import Coils, Fourier, Mask, sense
 from learnsolve.operators.grid import GridPoisson
+from learnsolve.operators.grid_matrix import grid_from_matrix
 from learnsolve.operators.grid_recurrence import GridRecurrence
 from learnsolve.operators.recurrence import Bidiagonal
 from learnsolve.operators.semiseparable import Semiseparable
@@ -31,5 +32,6 @@ __all__ = [
     "Semiseparable",
     "Sum",
     "Wavelet",
+    "grid_from_matrix",
     "sense",
 ]

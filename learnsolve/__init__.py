@@ -32,6 +32,7 @@ __all__ = [
 _ROOMS = (
     "completion",
     "datasets",
+    "distributed",
     "dynamics",
     "forecasting",
     "kernels",

@@ -1,5 +1,6 @@
 """Networks that propose a search direction for a residual on a grid."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -116,23 +117,49 @@ class DirectionNetwork(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Directions ``(B, 1, ...)`` for residuals ``(B, 1, ...)`` of unit norm."""
-        h = self.before(self.enter(r))
-        y = self.leave(self.after(self._below(h)))
+        h = self.entered(r)
+        return self.left(r, self._below(h))
+
+    @property
+    def reach(self) -> int:
+        """How many cells far the layers of the full grid see."""
+        return 1 + 4 * self.options.full
+
+    def entered(self, r: Tensor) -> Tensor:
+        """Features of the full grid, before any pooling."""
+        return self.before(self.enter(r))
+
+    def pooled(self, sizes: Sequence[int]) -> list[int]:
+        """How many cells of a grid become one along each axis; ones where nothing is pooled any more."""
+        coarsest = self.options.coarsest if self.options.architecture == "recursive" else 1
+        return [2 if n > coarsest else 1 for n in sizes]
+
+    def pool(self, h: Tensor, steps: list[int]) -> Tensor:
+        """Means over blocks of cells."""
+        pool = functional.avg_pool3d if self.options.dims == 3 else functional.avg_pool2d
+        return pool(h, steps, ceil_mode=True, count_include_pad=False)
+
+    def coarse(self, pooled: Tensor) -> Tensor:
+        """What the coarser grids make of pooled features."""
+        h = self.down(pooled)
+        return self.up(self._below(h)) if self.options.architecture == "recursive" else h
+
+    def joined(self, h: Tensor, coarse: Tensor, steps: list[int]) -> Tensor:
+        """Features with what the coarser grids add."""
+        sizes = h.shape[2:]
+        return h + self.gain.reshape(-1, *[1] * len(sizes)) * _enlarged(coarse, steps, sizes)
+
+    def left(self, r: Tensor, h: Tensor) -> Tensor:
+        """The direction for a residual, from features of the full grid."""
+        y = self.leave(self.after(h))
         return r + y if self.options.architecture == "recursive" else y
 
     def _below(self, h: Tensor) -> Tensor:
         """``h`` with what the coarser grids add."""
-        sizes = h.shape[2:]
-        recursive = self.options.architecture == "recursive"
-        steps = [2 if n > (self.options.coarsest if recursive else 1) else 1 for n in sizes]
+        steps = self.pooled(h.shape[2:])
         if max(steps) == 1:
             return h
-        pool = functional.avg_pool3d if self.options.dims == 3 else functional.avg_pool2d
-        coarse = self.down(pool(h, steps, ceil_mode=True, count_include_pad=False))
-        if recursive:
-            coarse = self.up(self._below(coarse))
-        gain = self.gain.reshape(-1, *[1] * len(sizes))
-        return h + gain * _enlarged(coarse, steps, sizes)
+        return self.joined(h, self.coarse(self.pool(h, steps)), steps)
 
     def narrowed(self, share: float) -> "DirectionNetwork":
         """A network without a share of the channels, those of the smallest weights; to be trained again.

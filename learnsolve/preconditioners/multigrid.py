@@ -128,10 +128,14 @@ class MultigridCycle(Inverse):
             return
         coarse = self.levels[l + 1]
         level.down(coarse.b, options.sweeps, options.omega, fresh)
+        self.correct(l, cycle)
+        level.up(coarse.x, options.sweeps, options.omega)
+
+    def correct(self, l: int, cycle: str) -> None:  # noqa: E741
+        """From the right-hand side of the level below ``l`` to the correction that it makes."""
         self._cycle(l + 1, True, cycle)
         if cycle != "V" and l + 2 < len(self.levels):
             self._cycle(l + 1, False, "W" if cycle == "W" else "V")
-        level.up(coarse.x, options.sweeps, options.omega)
 
     def __repr__(self) -> str:
         sizes = " > ".join(

@@ -30,6 +30,7 @@ __all__ = [
     "solve",
 ]
 _ROOMS = (
+    "batch",
     "completion",
     "datasets",
     "distributed",

@@ -43,12 +43,14 @@ MAY_IMPORT = {
     "forecasting": TOP | {"sequence"},
     "linearize": TOP | {"sequence"},
     "distributed": TOP,
+    "batch": TOP | {FACE, "completion", "datasets"},
     # The smoke simulation calls the package's public solve; no solver knows a problem.
     "problems": GROUND | {"operators", FACE},
     "datasets": {"files", "operators"},
     FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence"},
     "cli": TOP
     | {FACE, "online", "completion", "mri", "dynamics", "sequence", "forecasting", "linearize"}
+    | {"batch", "distributed"}
     | {"problems", "datasets", "plots"},
 }
 

@@ -8,6 +8,7 @@ from typer.exceptions import TyperException
 
 from learnsolve import __version__
 from learnsolve.cli import (
+    batch,
     complete,
     demo,
     dynamics,
@@ -38,6 +39,7 @@ app.command()(tune.tune)
 app.command()(linearize.linearize)
 app.command()(merge.merge)
 app.command()(forecast.forecast)
+app.add_typer(batch.app, name="batch")
 app.add_typer(train.app, name="train")
 app.add_typer(mri.app, name="mri")
 app.add_typer(sequence.app, name="sequence")

@@ -103,7 +103,9 @@ def complete(
                 **_counted(known, implicit),
             )
         if output is not None:
-            _write(output, known, result)
+            from learnsolve.batch.tasks import write_factors
+
+            write_factors(output, known, result)
         if plot is not None:
             _draw(plot, result)
     except (OSError, ValueError, TypeError, MemoryError) as error:
@@ -150,24 +152,6 @@ def _progress(shown: bool) -> Iterator[Callable[[Any], None] | None]:
         yield lambda sweep: status.update(
             f"sweep {sweep.iteration}, rank {sweep.rank}: observed error {sweep.observed:.2e}, "
             f"RMSE held out {sweep.held_out:.4g}"
-        )
-
-
-def _write(path: Path, known: "Ratings", result: "Completion") -> None:
-    import numpy as np
-
-    from learnsolve.files import replacing
-
-    with replacing(path) as part, open(part, "wb") as stream:
-        np.savez(
-            stream,
-            U=result.U,
-            V=result.V,
-            mean=result.mean,
-            row_bias=result.row_bias,
-            col_bias=result.col_bias,
-            row_labels=known.row_labels,
-            col_labels=known.col_labels,
         )
 
 

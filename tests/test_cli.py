@@ -314,3 +314,36 @@ def test_complete_takes_only_factors_without_negative_numbers(tmp_path):
     refused = run(*options, "--nonnegative", "--bias")
     assert refused.exit_code == 1
     assert "bias goes neither" in refused.output
+
+
+def on_a_grid(tmp_path):
+    """A matrix on a grid of 12 x 9 whose outermost cells have fixed values, with its right-hand side."""
+    A = learnsolve.operators.GridPoisson(np.zeros((12, 9), int), boundary="dirichlet").to_scipy().tolil()
+    edge = np.ones((12, 9), bool)
+    edge[1:-1, 1:-1] = False
+    for row in np.flatnonzero(edge):
+        A[row] = 0
+        A[row, row] = 2
+    matrix_market.write(tmp_path / "A.mtx", sp.csr_array(A))
+    matrix_market.write(tmp_path / "b.mtx", np.random.default_rng(0).standard_normal(108))
+    return sp.csc_array(A), matrix_market.read(tmp_path / "b.mtx")[:, 0]
+
+
+@pytest.mark.parametrize("preconditioner", ["multigrid", "learned-multigrid"])
+def test_matrices_on_grids_take_what_asks_for_a_grid(tmp_path, preconditioner):
+    A, b = on_a_grid(tmp_path)
+    words = ["solve", tmp_path / "A.mtx", tmp_path / "b.mtx", "--grid", "12,9", "-o", tmp_path / "x.mtx"]
+    done = run(*words, "--method", "cg", "-M", preconditioner, "--rtol", 1e-10)
+    assert done.exit_code == 0, done.output
+    assert f"cg + {preconditioner}" in done.output
+    x = matrix_market.read(tmp_path / "x.mtx")[:, 0]
+    assert np.linalg.norm(b - A @ x) <= 1e-9 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"), [("12x9", "--grid is '12x9'"), ("9,9", "a row a cell"), ("9,12", "neighbour")]
+)
+def test_grids_that_do_not_fit(tmp_path, grid, says):
+    on_a_grid(tmp_path)
+    done = run("solve", tmp_path / "A.mtx", tmp_path / "b.mtx", "--grid", grid, "-M", "multigrid")
+    assert done.exit_code == 1 and says in done.stderr

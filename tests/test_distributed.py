@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 
 import learnsolve
+from learnsolve.datasets import matrix_market
 from learnsolve.problems import poisson
 
 # Debian's is built for numpy 1, whose C interface it then asks a later numpy for in vain.
@@ -24,6 +25,16 @@ OPTIONS = ["-user_pc_type", "python", "-user_pc_python_type", "learnsolve.distri
 PROGRAMS = ["", " multigrid V", " dcdm"]
 
 
+def launched(count, module, *words):
+    """``python -m module`` on so many processes, which may be more than there are cores."""
+    openmpi = {f"OMPI_{name}": "1" for name in ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM")}
+    openmpi["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    openmpi["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    settings = os.environ | openmpi | {"OMP_NUM_THREADS": "1"}
+    command = [MPIEXEC, "-n", str(count), sys.executable, "-m", module, *map(str, words)]
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("petsc")
@@ -31,26 +42,12 @@ def runs(tmp_path_factory):
     @cache
     def run(count):
         out = folder / f"{count}.npz"
-        openmpi = {f"OMPI_{name}": "1" for name in ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM")}
-        # More processes than cores, which Open MPI allows only if told.
-        openmpi |= {
-            "OMPI_MCA_rmaps_base_oversubscribe": "1",
-            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        }
-        command = [MPIEXEC, "-n", str(count), sys.executable, "-m", "tests.petsc_program", str(out), *OPTIONS]
-        done = subprocess.run(
-            command,
-            env=os.environ | openmpi | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        done = launched(count, "tests.petsc_program", out, *OPTIONS)
         if done.returncode != 0:
             return done.stderr[-3000:]
         with np.load(out) as data:
-            return json.loads(str(data["found"])), {
-                name: data[name] for name in data.files if name != "found"
-            }
+            arrays = {name: data[name] for name in data.files}
+            return json.loads(str(arrays.pop("found"))), arrays
 
     def found(count):
         came = run(count)
@@ -132,6 +129,23 @@ def test_it_says_why_it_did_not_converge(runs, count):
     assert found["timeout"]["status"] == "TIMEOUT"
     assert found["stagnated"]["status"] in ("STAGNATED", "MAXITER", "BREAKDOWN")
     assert found["check"].startswith("SolveError")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_command(tmp_path, count):
+    A = poisson.box((12, 10)).A
+    matrix_market.write(tmp_path / "A.mtx", A.to_scipy())
+    words = ["solve", tmp_path / "A.mtx", "--grid", "12,10", "--mpi", "--json", "-o", tmp_path / "x.mtx"]
+    done = launched(count, "learnsolve", *words, "--rtol", "1e-9")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["method"] == "PETSc cg + learned-multigrid" and record["success"]
+    x = matrix_market.read(tmp_path / "x.mtx")[:, 0]
+    assert np.linalg.norm(1 - A.to_scipy() @ x) <= 1e-9 * 120**0.5
+    short = launched(count, "learnsolve", *words, "-M", "none", "--maxiter", 1)
+    assert short.returncode == 2 and json.loads(short.stdout)["status"] == "MAXITER"
+    wrong = launched(count, "learnsolve", *words, "-M", "nothing")
+    assert wrong.returncode == 1 and "no preconditioner" in wrong.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -118,7 +119,7 @@ def test_volumes_are_reconstructed(tmp_path, method):
         assert record["metrics"]["nmse"] == pytest.approx(np.mean(errors), rel=1e-4)
     assert found[0].shape == (3, 48, 40)
     np.testing.assert_allclose(found[1], np.fft.ifftshift(found[0], (-2, -1)), rtol=1e-3, atol=1e-3)
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.h5", "b.h5"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.h5", "b.h5", "batch.jsonl"]
 
 
 def test_what_is_undersampled_needs_no_rule(tmp_path):
@@ -173,9 +174,28 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     monkeypatch.undo()
     with h5py.File(tmp_path / "out" / "a.h5") as file:
         resumed = file["reconstruction"][:]
+    # What is there is left alone, unless it is to be made otherwise.
+    (tmp_path / "out" / "a.h5").unlink()
     assert run(*arguments).exit_code == 0
     with h5py.File(tmp_path / "out" / "a.h5") as file:
         np.testing.assert_array_equal(file["reconstruction"][:], resumed)
+    written = (tmp_path / "out" / "a.h5").stat().st_mtime_ns
+    assert run(*arguments).exit_code == 0
+    assert (tmp_path / "out" / "a.h5").stat().st_mtime_ns == written
+    assert run(*arguments, "--maps", "walsh").exit_code == 0
+    assert (tmp_path / "out" / "a.h5").stat().st_mtime_ns > written
+
+
+def test_files_in_processes_of_their_own(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.h5", volume(1))
+    (tmp_path / "in" / "c.h5").write_text("no")
+    arguments = ("recon", tmp_path / "in", "--out", tmp_path / "out", "--method", "zero-filled")
+    done = run(*arguments, "--workers", 2, "--json")
+    assert done.exit_code == 1 and "c.h5" in done.stderr
+    assert [Path(json.loads(line)["file"]).name for line in done.stdout.splitlines()] == ["a.h5", "b.h5"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5", "b.h5"]
 
 
 def test_what_the_command_refuses(tmp_path):
@@ -190,7 +210,7 @@ def test_what_the_command_refuses(tmp_path):
         ((tmp_path / "b.h5", *out), "no HDF5 file"),
         ((tmp_path / "empty", *out), "in the folder"),
         ((tmp_path / "a.h5", "--out", tmp_path), "written over"),
-        ((tmp_path / "a.h5", tmp_path / "c" / "a.h5", *out), "two files are named a"),
+        ((tmp_path / "a.h5", tmp_path / "c" / "a.h5", *out), "would both be written"),
         ((tmp_path / "a.h5", *out, "--mask", "random", "--acceleration", 0.5), "acceleration"),
         ((tmp_path / "a.h5", *out, "--mask", "random", "--acceleration", 8, "--centre", 30), "the middle"),
         ((tmp_path / "a.h5", *out, "--axes", "zz"), "axes"),
@@ -235,7 +255,7 @@ def test_a_killed_process_leaves_no_half_file_and_goes_on(tmp_path):
     with h5py.File(tmp_path / "out" / "a.h5") as file:
         images = file["reconstruction"][:]
     np.testing.assert_allclose(images[:4], images[4:8], rtol=1e-3, atol=1e-4)
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["a.h5"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.h5", "batch.jsonl"]
 
 
 @pytest.mark.slow

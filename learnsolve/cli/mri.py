@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from learnsolve.cli import mri_report, mri_tools, mri_train
-from learnsolve.cli.mri_volume import Recipe, forecast, listed, volume
+from learnsolve.cli.batch import Mpi, Scheduler, bar, executor_of
+from learnsolve.cli.mri_volume import Recipe, ReconstructFile, forecast, listed
 from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
 
 if TYPE_CHECKING:
@@ -105,6 +106,11 @@ def recon(
     ] = False,
     key: Key = None,
     axes: Axes = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes of this machine, one file each; 0: this one.")
+    ] = 0,
+    scheduler: Scheduler = None,
+    mpi: Mpi = False,
     report: Annotated[bool, typer.Option("--report", help="Write a page with pictures, too.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how long it would take, by one slice of each file.")
@@ -112,13 +118,15 @@ def recon(
     as_json: Annotated[bool, typer.Option("--json", help="Print a record for each file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Reconstruct volumes, a slice at a time; a run that was killed goes on.
+    """Reconstruct volumes, a slice at a time; a second call does what is missing.
 
     A file of the same name in the folder gets the dataset reconstruction (slices, height, width), and the
     attributes of how it was made. Exit code 0: all is well; 2: slices were skipped or did not converge; 1: a
     file was not read, or an option is wrong.
     """
-    worst = 0
+    from learnsolve.batch import map_files
+
+    worst, silent = 0, quiet or as_json
     try:
         rule, file = _masked(mask, acceleration, centre, axis, seed)
         recipe = Recipe(
@@ -135,29 +143,36 @@ def recon(
             axes,
         )
         found = list(listed(files))
-        names = [path.stem for path in found]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(f"two files are named {sorted(twice)[0]}, and both would be written to {out}")
         if method is Method.recurrentvarnet:
             from learnsolve.mri.learned import load
 
             load(weights)
-        if not dry_run:
-            out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         mri_tools.fail(error)
         raise typer.Exit(BAD_INPUT) from None
-    for path in found:
-        try:
-            if dry_run:
+    if dry_run:
+        for path in found:
+            try:
                 _foretell(forecast(path, recipe), as_json)
-                continue
-            record = volume(path, out, recipe, quiet or as_json)
-        except (OSError, ValueError) as error:
-            mri_tools.fail(error)
+            except (OSError, ValueError) as error:
+                mri_tools.fail(error)
+                worst = BAD_INPUT
+        raise typer.Exit(worst)
+    alone = workers == 0 and scheduler is None and not mpi
+    try:
+        with executor_of(scheduler, mpi) as executor, bar(len(found), not (alone or silent)) as progress:
+            task = ReconstructFile(recipe, silent or not alone)
+            options: dict[str, Any] = {"executor": executor, "workers": None if executor else workers}
+            records = map_files(task, found, out, progress=progress, **options)
+    except (OSError, ValueError, ImportError) as error:
+        mri_tools.fail(error)
+        raise typer.Exit(BAD_INPUT) from None
+    for held in records:
+        if held.status == "failed":
+            mri_tools.fail(ValueError(f"{held.file}: {held.error}"))
             worst = BAD_INPUT
             continue
+        record = held.result
         if report:
             try:
                 record["report"] = str(mri_report.written(Path(record["out"]), out))

@@ -142,6 +142,31 @@ def listed(files: list[Path]) -> Iterator[Path]:
             yield path
 
 
+@dataclass(frozen=True)
+class ReconstructFile:
+    """Reconstruct a file of k-space; a task of `learnsolve.batch.map_files`.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How.
+    silent : bool
+        Without a bar.
+    """
+
+    recipe: Recipe
+    silent: bool = True
+
+    suffix = ".h5"
+
+    def __call__(self, path: Path, target: Path) -> dict[str, Any]:
+        return volume(path, target.parent, self.recipe, self.silent)
+
+    def __repr__(self) -> str:
+        """All that the images depend on."""
+        return repr((self.recipe, [_state(one) for one in self.recipe.files()]))
+
+
 def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any]:
     """Reconstruct a file; what comes of it."""
     from rich.console import Console
@@ -153,8 +178,6 @@ def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any
         sampled = recipe.sampled(kspace, path)
         how = repr((recipe, str(path.resolve()), [_state(one) for one in (path, *recipe.files())]))
         target = out / f"{path.stem}.h5"
-        if target.resolve() == path.resolve():
-            raise ValueError(f"{path} would be written over: --out must be another folder")
         parts = out / f".{path.stem}.{hashlib.sha256(how.encode()).hexdigest()[:12]}.parts"
         parts.mkdir(exist_ok=True)
         bar = Progress(

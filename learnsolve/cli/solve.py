@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,19 @@ def solve(
     atol: Annotated[float, typer.Option(help="... or at |b - A x| <= atol.")] = 0.0,
     maxiter: Annotated[int | None, typer.Option(help="Most iterations.", show_default=False)] = None,
     timeout: Annotated[float | None, typer.Option(help="Most seconds.", show_default=False)] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NY,NX|NZ,NY,NX",
+            help="The matrix is a 5- or 7-point one of this grid, a row a cell in C order: for multigrid, "
+            "learned-multigrid and dcdm.",
+            show_default=False,
+        ),
+    ] = None,
+    mpi: Annotated[
+        bool,
+        typer.Option("--mpi", help="Solve by PETSc, on the processes of mpiexec; see the documentation."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write x here: .mtx or .mtx.gz.", show_default=False),
@@ -53,20 +67,28 @@ def solve(
             raise FileNotFoundError(f"there is no folder {output.parent} to write to")
         A = _matrix(matrix)
         b = _vector(rhs, A.shape[0])
-        with _progress(rtol, atol, shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
-            options = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "timeout": timeout}
-            result = _solve(A, b, method=method, M=preconditioner, callback=callback, **options)
-        if output is not None:
+        options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "timeout": timeout}
+        options |= {"method": method}
+        posed = _Posed(A, b, grid)
+        first = True
+        if mpi:
+            result, first = _solve_by_petsc(posed, M=preconditioner or "auto", **options)
+            quiet |= not first
+        else:
+            with _progress(rtol, atol, shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
+                result = _solve(posed.A, posed.b, M=preconditioner, callback=callback, **options)
+        result = replace(result, x=posed.leave(result.x))
+        if output is not None and first:
             from learnsolve.datasets import matrix_market
 
             matrix_market.write(output, result.x, comment=f"{result!r} by {result.method}")
     except (OSError, ValueError, TypeError, MemoryError, ImportError) as error:
         typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
         raise typer.Exit(BAD_INPUT) from None
-    if as_json:
+    if as_json and first:
         typer.echo(json.dumps(_record(result, matrix, rhs, output, A.shape), allow_nan=False))
     elif not quiet:
-        _report(result, b, rhs, output)
+        _report(result, posed.b.reshape(len(b), -1), rhs, output)
     if not result.success:
         raise typer.Exit(NOT_CONVERGED)
 
@@ -89,6 +111,54 @@ def _vector(path: Path | None, rows: int) -> "np.ndarray":
             raise ValueError(f"{path}: a right-hand side of shape {b.shape} is too large to be made dense")
         b = b.toarray()
     return b[:, 0] if b.shape[1] == 1 else b
+
+
+class _Posed:
+    """A system as it is solved: on a grid, where that is given.
+
+    Rows that hold nothing but the diagonal are solved at once, and taken to the right-hand side of others.
+    """
+
+    def __init__(self, A: Any, b: "np.ndarray", grid: str | None) -> None:
+        self.A, self.b, self.given = A, b, None
+        if grid is None:
+            return
+        import numpy as np
+        import scipy.sparse
+
+        from learnsolve.operators import grid_from_matrix
+
+        try:
+            shape = tuple(int(n) for n in grid.split(","))
+        except ValueError:
+            raise ValueError(f"--grid is {grid!r}; cells along each axis are accepted, e.g. 64,64") from None
+        if b.ndim != 1:
+            raise ValueError(f"--grid takes one right-hand side, not {b.shape[1]}")
+        A = scipy.sparse.csr_array(A)
+        operator = grid_from_matrix(A, shape)
+        off = np.flatnonzero(~operator.active.numpy().reshape(-1))
+        diagonal = A.diagonal()[off]
+        if (diagonal == 0).any():
+            raise ValueError(f"row {off[np.argmin(np.abs(diagonal))]} of A is empty")
+        self.given = np.zeros(b.shape)
+        self.given[off] = b[off] / diagonal
+        self.A, self.b = operator, (b - A @ self.given).reshape(shape)
+
+    def leave(self, x: "np.ndarray") -> "np.ndarray":
+        """One value for each row."""
+        return x if self.given is None else x.reshape(-1) + self.given
+
+
+def _solve_by_petsc(posed: _Posed, **options: Any) -> tuple["Result", bool]:
+    """The result, and whether this process is the one that speaks."""
+    import learnsolve
+    from learnsolve.distributed import solve_petsc
+    from learnsolve.distributed.exchange import petsc
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        result = solve_petsc(posed.A, posed.b, **options)
+    return result, petsc().COMM_WORLD.rank == 0
 
 
 def _solve(A: Any, b: "np.ndarray", **options: Any) -> "Result":
@@ -135,8 +205,7 @@ def _report(result: "Result", b: "np.ndarray", rhs: Path | None, output: Path | 
 
     if rhs is None:
         typer.echo("no right-hand side given: b is all ones")
-    columns = b.reshape(len(b), -1)
-    norms = np.linalg.norm(columns, axis=0)
+    norms = np.linalg.norm(b, axis=0)
     residuals = np.asarray(result.residuals).reshape(len(result.residuals), -1)
     relative = residuals / np.where(norms > 0, norms, 1.0)
     last = len(residuals) - 1

@@ -347,3 +347,39 @@ def test_grids_that_do_not_fit(tmp_path, grid, says):
     on_a_grid(tmp_path)
     done = run("solve", tmp_path / "A.mtx", tmp_path / "b.mtx", "--grid", grid, "-M", "multigrid")
     assert done.exit_code == 1 and says in done.stderr
+
+
+def test_help_comes_at_once():
+    code = (
+        "import sys, time; sys.argv = ['learnsolve', '--help']\n"
+        "from learnsolve.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('seconds:', time.process_time())"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        # In processor time, so that a busy machine does not count.
+        if float(done.stdout.rsplit("seconds:", 1)[1]) < 0.5:
+            return
+    raise AssertionError(done.stdout)
+
+
+def test_doctor_says_what_is_there_and_what_works():
+    done = run("doctor", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["healthy"] and report["learnsolve"] == learnsolve.__version__
+    assert {"torch", "numpy", "scipy", "numba", "typer"} <= report["required"].keys()
+    assert all(report["required"].values())
+    assert report["checks"]["solve on the CPU (numba)"]["works"]
+    assert "numba" in run("doctor").stdout
+
+
+def test_doctor_finds_what_is_broken(monkeypatch):
+    from learnsolve.cli import doctor
+
+    monkeypatch.setattr(doctor, "TOLERANCE", 0.0)
+    done = run("doctor", "--json")
+    assert done.exit_code == 1
+    check = json.loads(done.stdout)["checks"]["solve on the CPU (numba)"]
+    assert check["works"] is False and "from the answer" in check["says"]

@@ -11,6 +11,7 @@ from learnsolve.cli import (
     batch,
     complete,
     demo,
+    doctor,
     dynamics,
     forecast,
     linearize,
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(methods.methods)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.command()(complete.complete)
 app.command()(tune.tune)
 app.command()(linearize.linearize)

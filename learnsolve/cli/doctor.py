@@ -78,6 +78,7 @@ def _optional() -> dict[str, dict[str, Any]]:
 def _checks() -> dict[str, dict[str, Any]]:
     """Each backend tried: ``works`` is None where there is nothing to try."""
     checks: dict[str, dict[str, Any]] = {}
+    works: bool | None
     tried: list[tuple[str, Callable[[], str | None]]] = [
         ("torch", _torch),
         ("solve on the CPU (numba)", _solve_on_cpu),
@@ -86,13 +87,12 @@ def _checks() -> dict[str, dict[str, Any]]:
         ("PETSc", _petsc),
     ]
     for name, check in tried:
-        began = time.perf_counter()
+        began, works = time.perf_counter(), None
         try:
             said = check()
+            works = None if said is None else True
         except Exception as error:
             said, works = f"{type(error).__name__}: {' '.join(str(error).split())}", False
-        else:
-            works = None if said is None else True
         checks[name] = {"works": works, "says": said, "seconds": time.perf_counter() - began}
     return checks
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from learnsolve.cli.runs import Device, Out, Quiet, Run, Timeout, command_line, errors_end, processes
+from learnsolve.cli.runs import Device, Out, Parts, Quiet, Run, Timeout, command_line, errors_end, processes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,6 +73,7 @@ def fit(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 25_000,
     held_out: Annotated[float, typer.Option(help="Share at the end that the model is judged by.")] = 0.2,
     timeout: Timeout = None,
+    parts: Parts = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the training.")] = 0,
     device: Device = "cpu",
     quiet: Quiet = False,
@@ -86,7 +87,7 @@ def fit(
     command = command_line(
         "learnsolve", "dynamics", "fit", str(data), out=out, time=time, key=key, dt=dt, embed=embed, lag=lag,
         method=method, alpha=alpha, dim=dim, hidden=hidden, observation=observation, length=length,
-        steps=steps, held_out=held_out, timeout=timeout, seed=seed, device=device,
+        steps=steps, held_out=held_out, timeout=timeout, parts=parts, seed=seed, device=device,
     )  # fmt: skip
     with errors_end():
         values, names, dt, lag = _read(data, time, key, dt, embed, lag)
@@ -94,7 +95,7 @@ def fit(
             work = partial(
                 _reconstructed, values, method, dim, hidden=hidden, alpha=_strength(alpha),
                 observation=observation, dt=dt, length=length, steps=steps, held_out=held_out, names=names,
-                seed=seed, timeout=timeout, folder=out, device=where,
+                seed=seed, timeout=timeout, parts=parts, folder=out, device=where,
             )  # fmt: skip
             run = Run(command, rank, quiet)
             out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import typer
 from learnsolve.cli.runs import (
     Device,
     Out,
+    Parts,
     Quiet,
     Run,
     Timeout,
@@ -53,6 +54,7 @@ def forecast(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 300,
     timeout: Timeout = None,
+    parts: Parts = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the training.")] = 0,
     device: Device = "cpu",
     quiet: Quiet = False,
@@ -66,7 +68,8 @@ def forecast(
     began = time.perf_counter()
     command = command_line(
         "learnsolve", "forecast", str(data), horizon=horizon, out=out, model=model, look_back=look_back,
-        patch=patch, split=split, date=date, steps=steps, timeout=timeout, seed=seed, device=device,
+        patch=patch, split=split, date=date, steps=steps, timeout=timeout, parts=parts, seed=seed,
+        device=device,
     )  # fmt: skip
     with errors_end():
         from learnsolve.datasets.series import read_series
@@ -74,14 +77,15 @@ def forecast(
         from learnsolve.training import FitOptions
 
         series = read_series(data, date=date)
-        parts = series.months() if split == "months" else series.fractions()
+        splits = series.months() if split == "months" else series.fractions()
         network = ChimeraOptions(len(series.names), look_back, horizon, patch=patch)
         fit = FitOptions(
             steps=steps, learning_rate=1e-3, schedule="cosine", warmup=min(20, steps - 1), optimizer="adamw",
             weight_decay=0.01, ema=0.98, seed=seed, validate_every=max(steps // 12, 1), timeout=timeout,
+            parts=parts,
         )  # fmt: skip
         with processes(device) as (where, rank):
-            task = _Task(data, series, parts, model, look_back, horizon)
+            task = _Task(data, series, splits, model, look_back, horizon)
             _go(task, network, time_left(fit, began), out, where, Run(command, rank, quiet))
 
 

@@ -31,6 +31,12 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Steps, instead of the co
 Timeout = Annotated[
     float | None, typer.Option(help="Seconds until the run pauses with a checkpoint.", show_default=False)
 ]
+Parts = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Batches that make a step, which processes share.", show_default="one for each process"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the config's.", show_default=False)]
 Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

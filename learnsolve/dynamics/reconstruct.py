@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from learnsolve.dynamics.observation import Affine, Identity
 from learnsolve.dynamics.shplrnn import ShallowPLRNN
 from learnsolve.dynamics.teacher_forcing import Annealed
 from learnsolve.dynamics.trajectories import Trajectories, Windows, trajectories
-from learnsolve.training import FitOptions, FitProgress, FitResult, fit
+from learnsolve.training import FitOptions, FitProgress, FitResult, fit, with_parts
 
 METHODS = ("gtf", "stf", "bptt")
 # By how many nats a free run may differ more from what was held out than what was learned from does; that
@@ -91,6 +92,7 @@ def reconstruct_dynamics(
     names: Sequence[str] = (),
     seed: int = 0,
     timeout: float | None = None,
+    parts: int = 0,
     folder: str | os.PathLike | None = None,
     callback: Callable[[FitProgress], Any] | None = None,
     device: str | torch.device = "cpu",
@@ -151,6 +153,8 @@ def reconstruct_dynamics(
     seed : int
     timeout : float, optional
         Seconds.
+    parts : int
+        Batches that make a step; see `learnsolve.training.FitOptions`.
     folder : str or os.PathLike, optional
         Where a run that is stopped can go on.
     callback : callable, optional
@@ -187,7 +191,7 @@ def reconstruct_dynamics(
     given, dt = trajectories(series, inputs=inputs, times=times, dt=dt)
     _checked(method, alpha, every, observation, regularization, conditioning, held_out, names, given, dtype)
     options = FitOptions(
-        steps, learning_rate, schedule, optimizer="radam", clip=0.0, seed=seed, timeout=timeout,
+        steps, learning_rate, schedule, optimizer="radam", clip=0.0, seed=seed, timeout=timeout, parts=parts,
         validate_every=max(steps // 100, 1), checkpoint_every=max(steps // 20, 1),
     )  # fmt: skip
     learned, judged = given.cut(held_out)
@@ -211,14 +215,18 @@ def reconstruct_dynamics(
         if observation == "identity"
         else Affine(states, given.observed, generator)
     )
-    strength = _strength(method, alpha)
+    options = with_parts(options, folder)
+    strengths = [_strength(method, deepcopy(alpha)) for _ in range(options.parts)]
+    strength = strengths[0]
     every = every if method == "stf" else 1
-    task = _Task(network, seen, strength, every, windows.gaps, regularization, conditioning).to(device, dtype)
+    task = _Task(network, seen, strengths, every, windows.gaps, regularization, conditioning).to(
+        device, dtype
+    )
     record = {"method": method, "alpha": repr(strength), "every": every, "length": length, "batch": batch}
     result = fit(
         task, lambda wrapped, some: wrapped(*some),
         lambda number, drawn: (number, *windows.draw(batch, drawn)), options, folder=folder,
-        callback=callback, carried={"alpha": strength.state},
+        callback=callback, carried={f"part{i}.alpha": one.state for i, one in enumerate(strengths)},
         config=record | {"regularization": regularization, "conditioning": conditioning},
     )  # fmt: skip
     last = learned.values[0]
@@ -275,14 +283,14 @@ class _Task(nn.Module):
         self,
         network: ShallowPLRNN,
         observation: Identity | Affine,
-        strength: _Constant | Annealed,
+        strengths: Sequence["_Constant | Annealed"],
         every: int,
         gaps: bool,
         regularization: float,
         conditioning: float,
     ) -> None:
         super().__init__()
-        self.network, self.observation, self.strength = network, observation, strength
+        self.network, self.observation, self.strengths = network, observation, strengths
         self.every, self.gaps = every, gaps
         # Where states are what is observed, the error needs no orbit to be shown.
         self.direct = isinstance(observation, Identity) and observation.whole and not network.inputs
@@ -292,7 +300,8 @@ class _Task(nn.Module):
         """Mean squared error of the states before they are forced, and penalties."""
         states = self.observation.states(x)
         first, targets = states[:, 0], states[:, 1:]
-        alpha = self.strength(number, self.network, targets)
+        step, part = divmod(number, len(self.strengths))
+        alpha = self.strengths[part](step, self.network, targets)
         if self.direct:
             loss = self.network.error(first, targets, alpha=alpha, every=self.every)
         else:

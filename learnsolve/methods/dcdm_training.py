@@ -16,7 +16,7 @@ from learnsolve.methods.dcdm_losses import RunningSolves, energy_loss, residual_
 from learnsolve.methods.dcdm_network import DirectionNetwork, NetworkOptions
 from learnsolve.methods.dcdm_weights import save
 from learnsolve.operators import GridPoisson
-from learnsolve.training import FitOptions, FitProgress, FitResult, fit
+from learnsolve.training import FitOptions, FitProgress, FitResult, fit, with_parts
 
 
 class Vectors(Protocol):
@@ -150,15 +150,20 @@ def train(
     kind = torch.float64 if config.loss == "energy" else torch.float32
     matrices = [cast(GridPoisson, source.A.to(dtype=kind, device=device)) for source in sources]
     counts = [max(1, config.cells // prod(A.domain_shape)) for A in matrices]
-    running = []
+    options = with_parts(config.fit, folder)
+    running: list[list[RunningSolves]] = []
     if config.loss == "energy":
-        running = [RunningSolves(A, n, config.depth) for A, n in zip(matrices, counts, strict=True)]
+        running = [
+            [RunningSolves(A, n, config.depth) for A, n in zip(matrices, counts, strict=True)]
+            for _ in range(options.parts)
+        ]
 
-    def batches(step: int, generator: torch.Generator) -> Any:
-        number = step % len(sources)
+    def batches(count: int, generator: torch.Generator) -> Any:
+        number = count % len(sources)
         if running:
-            running[number].refill(generator)
-            return running[number]
+            solves = running[count % options.parts][number]
+            solves.refill(generator)
+            return solves
         vectors, which = sources[number].vectors, torch.as_tensor(sources[number].indices)
         assert vectors is not None
         chosen = which[torch.randint(len(which), (counts[number],), generator=generator)]
@@ -178,12 +183,17 @@ def train(
         network,
         loss,
         batches,
-        config.fit,
+        options,
         folder=folder,
         validate=validate if held_out else None,
         callback=callback,
         config=record,
-        carried={f"{i}.{name}": t for i, solves in enumerate(running) for name, t in solves.tensors.items()},
+        carried={
+            f"part{part}.{i}.{name}": tensor
+            for part, each in enumerate(running)
+            for i, solves in enumerate(each)
+            for name, tensor in solves.tensors.items()
+        },
     )
     network.eval()
     if folder is not None and result.finished:

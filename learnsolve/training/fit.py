@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from learnsolve.training.modes import mode
 from learnsolve.training.options import FitOptions
 from learnsolve.training.processes import Processes
-from learnsolve.training.run_folder import RunFolder, finite
+from learnsolve.training.run_folder import RunFolder, finite, parts_begun_with
 from learnsolve.training.schedules import factor_at, schedule
 from learnsolve.training.seeding import seed_of, seeded
 from learnsolve.training.state import State
@@ -120,7 +120,8 @@ def fit(
 
     Where ``torch.distributed`` is initialised, the network is wrapped in `DistributedDataParallel`, its
     gradients and the metrics are averaged, and rank 0 alone calls the callback and writes the folder,
-    which all ranks must be able to read.
+    which all ranks must be able to read. The processes share the parts of each batch
+    (`FitOptions.parts`), and a run may go on with another number of them.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def fit(
         which is seeded for each step and put back afterwards. It must call ``network(...)`` itself.
     batches : callable
         ``batches(number, generator)``, whatever ``loss`` takes. ``generator``, on the CPU, is seeded by
-        ``options.seed`` and ``number``, which is the step, or ``step * processes + rank``.
+        ``options.seed`` and ``number``, which is ``step * parts + part``: with one part, the step.
     options : FitOptions
         Steps, rates and so on.
     folder : str or os.PathLike, optional
@@ -144,15 +145,16 @@ def fit(
     config : mapping, optional
         What else describes the run, for config.toml: strings, numbers, lists, mappings of these.
     carried : mapping of Tensor, optional
-        What ``loss`` or ``batches`` change in place from step to step, and a run that goes on needs back;
-        of several processes, all get that of rank 0.
+        What ``loss`` or ``batches`` change in place from step to step, and a run that goes on needs back.
+        What belongs to a part of the batch is named ``part<i>.*``, and changes with that part alone; of what
+        is not, several processes all get that of rank 0.
 
     Raises
     ------
     ValueError
-        The folder holds a run of other options, config, number of processes or another network; the
-        network has nothing to train; ``loss`` returns no scalar tensor with a gradient; or bfloat16 is
-        asked for without a CUDA device.
+        The folder holds a run of other options or config, or of another network; the processes cannot share
+        the parts of a batch evenly; the network has nothing to train; ``loss`` returns no scalar tensor with
+        a gradient; or bfloat16 is asked for without a CUDA device.
     RuntimeError
         Loss or gradient was not finite in 50 steps in a row.
     WeightsError
@@ -175,6 +177,7 @@ def fit(
     >>> result.finished, result.loss < 1e-3
     (True, True)
     """
+    options = with_parts(options, folder)
     run = _Run(network, loss, batches, options, validate, callback, carried)
     if folder is not None and run.open(folder, config or {}):
         return run.result("finished")
@@ -182,6 +185,21 @@ def fit(
         status = run.steps()
     run.processes.wait()
     return run.result(status)
+
+
+def with_parts(options: FitOptions, folder: str | os.PathLike | None) -> FitOptions:
+    """Options that say of how many parts a batch is: as in the folder's run, or as there are processes.
+
+    Examples
+    --------
+    >>> from learnsolve.training import FitOptions, with_parts
+    >>> with_parts(FitOptions(steps=10), None).parts
+    1
+    """
+    if options.parts:
+        return options
+    begun = None if folder is None else parts_begun_with(folder)
+    return replace(options, parts=begun or Processes(torch.device("cpu")).count)
 
 
 class _Run:
@@ -210,6 +228,7 @@ class _Run:
                 "use precision='single'"
             )
         self.processes = Processes(self.device)
+        self.parts = self.processes.parts(options.parts)
         self.wrapped = self.processes.wrapped(network)
         self.profile = schedule(options.schedule)
         self.folder: RunFolder | None = None
@@ -219,7 +238,7 @@ class _Run:
     def open(self, path: str | os.PathLike, config: Mapping[str, Any]) -> bool:
         """Go on from the folder's checkpoint, if there is one; whether the run is finished."""
         kept = {name: value for name, value in asdict(self.options).items() if name not in NOT_OF_THE_RESULT}
-        identity = {"fit": kept, "config": config, "processes": self.processes.count}
+        identity = {"fit": kept, "config": config}
         self.folder = RunFolder(path, identity, writes=self.processes.rank == 0)
         found = self.folder.read_checkpoint()
         if found is not None:
@@ -254,6 +273,7 @@ class _Run:
             if not last and (asked or late):
                 status = "stopped" if asked else "timeout"
             if self.folder and (last or asked or late or _due(state.step, options.checkpoint_every)):
+                self.processes.from_owners(state.carried)
                 counters = {**state.counters(), "seed": options.seed}
                 self.folder.write_checkpoint(state.tensors(), counters)
         state.optimizer.zero_grad(set_to_none=True)
@@ -266,24 +286,15 @@ class _Run:
     def train(self) -> float:
         """One step; returns its learning rate."""
         options, state = self.options, self.state
-        number = state.step * self.processes.count + self.processes.rank
-        generator = torch.Generator().manual_seed(seed_of(options.seed, "batch", number))
-        with seeded(seed_of(options.seed, "loss", number), self.device):
-            batch = self.batches(number, generator)
-            mixed = options.precision == "bfloat16"
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-                value = self.loss(self.wrapped, batch)
-            if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad):
-                raise ValueError(
-                    "loss must return a scalar tensor that depends on the network's parameters, "
-                    f"not {_described(value)}"
-                )
-            state.optimizer.zero_grad(set_to_none=True)
-            value.backward()
+        values: list[Tensor] = []
+        for part in self.parts[:-1]:
+            with self.processes.alone(self.wrapped):
+                values.append(self.backward(part, first=not values))
+        values.append(self.backward(self.parts[-1], first=not values))
         parameters = list(state.trained.values())
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         # A loss that is not finite on one process makes the mean so on all: all skip the step.
-        mean = self.processes.mean(value.detach().to(self.device, torch.float64, copy=True))
+        mean = self.processes.mean(torch.stack(values).mean())
         state.loss, gradient = torch.stack((mean, norm.to(mean))).tolist()
         if self.norms is not None:
             absolute = get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type=1.0)
@@ -298,6 +309,25 @@ class _Run:
         else:
             self.skip(gradient)
         return rate
+
+    def backward(self, part: int, first: bool) -> Tensor:
+        """Add the gradient of a part of the batch, by their number, to the mean; returns its loss."""
+        options, number = self.options, self.state.step * self.options.parts + part
+        generator = torch.Generator().manual_seed(seed_of(options.seed, "batch", number))
+        with seeded(seed_of(options.seed, "loss", number), self.device):
+            batch = self.batches(number, generator)
+            mixed = options.precision == "bfloat16"
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+                value = self.loss(self.wrapped, batch)
+            if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad):
+                raise ValueError(
+                    "loss must return a scalar tensor that depends on the network's parameters, "
+                    f"not {_described(value)}"
+                )
+            if first:
+                self.state.optimizer.zero_grad(set_to_none=True)
+            (value if len(self.parts) == 1 else value / len(self.parts)).backward()
+        return value.detach().to(self.device, torch.float64, copy=True)
 
     def skip(self, gradient: float) -> None:
         """Count a step that is left out."""

@@ -40,6 +40,10 @@ class FitOptions:
         In [0, 2^63).
     validate_every, checkpoint_every : int
         In steps; zero for only at the end.
+    parts : int
+        A step's batch is made of so many parts, which the processes that train together share. A run comes
+        out the same, but for rounding, on any number of them that divides its parts. Zero: as many as there
+        are processes when the run begins.
     gradient_norms : bool
         Whether the result has the norm of the gradient at each step.
     precision : str
@@ -73,6 +77,7 @@ class FitOptions:
     seed: int = 0
     validate_every: int = 0
     checkpoint_every: int = 1000
+    parts: int = 0
     gradient_norms: bool = False
     precision: str = "single"
     timeout: float | None = None
@@ -85,6 +90,7 @@ class FitOptions:
         self._require("seed", self.seed < 2**63, "less than 2^63")
         self._integer("validate_every", 0)
         self._integer("checkpoint_every", 0)
+        self._integer("parts", 0)
         self._real("learning_rate", "a positive number", lambda x: x > 0)
         self._real("weight_decay", "a number of at least 0", lambda x: x >= 0)
         self._real("clip", "a number of at least 0 (0 for none)", lambda x: x >= 0)

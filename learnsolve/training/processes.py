@@ -1,9 +1,25 @@
 """The processes that train together under ``torch.distributed``; one where it is not initialised."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+
+def part_of(name: str) -> int | None:
+    """The part that a tensor belongs to by its name, ``part<i>.*``; None for those of no part.
+
+    Examples
+    --------
+    >>> part_of("part3.alpha"), part_of("alpha")
+    (3, None)
+    """
+    first, dot, _ = name.partition(".")
+    number = first.removeprefix("part")
+    return int(number) if dot and first.startswith("part") and number.isdecimal() else None
 
 
 class Processes:
@@ -21,9 +37,39 @@ class Processes:
         self.count = dist.get_world_size() if distributed else 1
         self.rank = dist.get_rank() if distributed else 0
 
+    def parts(self, parts: int) -> range:
+        """Which parts of a step's batch are this process's.
+
+        Raises
+        ------
+        ValueError
+            They cannot be shared evenly.
+        """
+        if parts % self.count:
+            raise ValueError(
+                f"a step's batch has {parts} parts, which {self.count} processes cannot share; take a number "
+                "of processes that divides it, or a run of other parts"
+            )
+        return range(self.rank, parts, self.count)
+
+    def from_owners(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let every process have tensors named ``part<i>.*`` as the process of part i has them."""
+        if self.count == 1:
+            return
+        for name in sorted(tensors):
+            owner = part_of(name)
+            if owner is not None:
+                there = tensors[name].to(self.device, copy=True)
+                dist.broadcast(there, owner % self.count)
+                tensors[name].copy_(there)
+
     def wrapped(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network with its gradients averaged over the processes."""
         return DistributedDataParallel(network) if self.count > 1 else network
+
+    def alone(self, wrapped: torch.nn.Module) -> AbstractContextManager[None]:
+        """A while in which gradients of a `wrapped` network add up here, and are not averaged yet."""
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes, in place."""

@@ -13,6 +13,7 @@ from learnsolve.files import replacing
 from learnsolve.training.toml import toml_text
 from learnsolve.training.weights import read_tensors, write_tensors
 
+CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_FORMAT = "learnsolve-checkpoint-1"
 
 
@@ -34,7 +35,7 @@ class RunFolder:
         self.identity = identity
         self.writes = writes
         self.weights = self.path / "weights.safetensors"
-        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.checkpoint = self.path / CHECKPOINT
         self.metrics = self.path / "metrics.jsonl"
 
     def read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -94,6 +95,16 @@ class RunFolder:
         if self.writes:
             with open(self.metrics, "a", encoding="utf-8", newline="\n") as stream:
                 stream.write(_line(line))
+
+
+def parts_begun_with(path: str | os.PathLike) -> int | None:
+    """Of how many parts the batches of a folder's run are; None where there is none."""
+    checkpoint = Path(path) / CHECKPOINT
+    if not checkpoint.exists():
+        return None
+    _, metadata = read_tensors(checkpoint, CHECKPOINT_FORMAT)
+    parts = metadata.get("identity", {}).get("fit", {}).get("parts")
+    return parts if isinstance(parts, int) else None
 
 
 def finite(value: float) -> float | None:

@@ -286,6 +286,8 @@ class SparseTraining:
     def loss(self, loss: Loss) -> Loss:
         """The loss for `fit`, which calls it once in each step: it begins the step.
 
+        So ``FitOptions.parts`` must not be more than there are processes.
+
         Parameters
         ----------
         loss : callable

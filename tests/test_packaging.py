@@ -53,9 +53,17 @@ def test_constraints_pin_every_direct_dependency():
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     extras = PROJECT["project"]["optional-dependencies"]
     for requirement in PROJECT["project"]["dependencies"] + extras["test"] + extras["docs"]:
-        name = requirement.split(">=")[0].lower()
+        name = requirement.split(">=")[0].split("[")[0].lower()
         assert name in pinned, f"{name} has no pin in constraints.txt"
     assert "torch==2.13.0" in lines
+
+
+def test_the_oldest_versions_are_those_that_are_asked_for():
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    asked = dict(requirement.split(">=") for requirement in PROJECT["project"]["dependencies"])
+    for name in asked.keys() - {"torch"}:
+        assert pins[name].startswith(asked[name]), name
 
 
 def test_readme_commands_are_the_two_that_ci_runs():

@@ -147,7 +147,7 @@ def words_of(kind, folder, out):
     config = folder / "config.toml"
     config.write_text(toml_text(tables(kind)), encoding="utf-8")
     words = ["train", kind.split(" ")[0]] if kind in TRAINED else [kind, "train"]
-    return [*words, "--config", str(config), *files]
+    return [*words, "--task" if kind == "sequence" else "--config", str(config), *files]
 
 
 def dated(path):

@@ -106,7 +106,7 @@ def write_ritz(
         values, W, Q = ritz(A, vectors, seed=seed, memory=memory, folder=path.parent, progress=report)
         notes = {"seed": seed, "vectors": len(Q), "low": low, "weight": weight}
         out = create_samples(file, A.domain_shape, dtype, notes, samples)
-        file["ritz_values"] = values
+        file.create_dataset("ritz_values", data=values, chunks=values.shape, fletcher32=True)
         weights = np.ones(len(values))
         weights[: round(low * len(values))] = weight
         rng = np.random.default_rng([seed, 1])

@@ -22,6 +22,7 @@ from learnsolve.datasets.errors import DataError
 from learnsolve.files import replacing
 
 FORMAT, VERSION = "learnsolve samples", 1
+CHECKSUM_BYTES = 4  # of each chunk
 CHECKSUMS = ("v110", "v110")  # before 1.10, HDF5 had no checksums for all of its own data
 
 
@@ -184,6 +185,8 @@ class Samples:
         if not found.shape or 0 in found.shape:
             raise DataError(self.path, f"{name!r} is empty")
         stored, needed = found.id.get_storage_size(), prod(found.shape) * found.dtype.itemsize
+        if found.fletcher32:
+            needed += CHECKSUM_BYTES * found.id.get_num_chunks()
         if stored != needed or stored > self.path.stat().st_size:
             raise DataError(self.path, f"{name!r} takes {needed} bytes, but {stored} are stored")
         return found
@@ -280,7 +283,9 @@ def create_samples(
     for name, note in {"format": FORMAT, "version": VERSION, "shape": shape, **notes}.items():
         file.attrs[name] = np.bytes_(note.encode()) if isinstance(note, str) else note
     most = (count, *shape)
-    return file.create_dataset("samples", (count or 0, *shape), dtype, maxshape=most, chunks=(1, *shape))
+    return file.create_dataset(
+        "samples", (count or 0, *shape), dtype, maxshape=most, chunks=(1, *shape), fletcher32=True
+    )
 
 
 def _unit(vector: Any, number: int) -> np.ndarray:

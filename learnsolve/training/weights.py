@@ -1,5 +1,6 @@
 """Weights in safetensors files: nothing in them is executed, and every tensor is checked."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def write_tensors(
     text = {"format": form, "metadata": json.dumps(metadata, sort_keys=True)}
     # Tied weights share memory, which safetensors refuses: each name gets its own copy.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    text["sha256"] = _digest(copies, text["metadata"])
     with replacing(path) as part:
         part.write_bytes(save(copies, metadata=text))
 
@@ -47,7 +49,7 @@ def read_tensors(
     Raises
     ------
     WeightsError
-        The file is larger than ``max_bytes``, damaged, or of another format.
+        The file is larger than ``max_bytes``, damaged, of another format, or not what was written.
     OSError
         The file is not there or cannot be read.
     """
@@ -65,6 +67,9 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise WeightsError(path, f"not a whole safetensors file ({error})") from None
+    # Files of version 0.1.0's first weights have none.
+    if "sha256" in text and text["sha256"] != _digest(tensors, text.get("metadata", "")):
+        raise WeightsError(path, "its checksum is another: the file was changed or damaged")
     try:
         metadata = json.loads(text.get("metadata", "{}"))
     except (ValueError, RecursionError):
@@ -72,6 +77,16 @@ def read_tensors(
     if not isinstance(metadata, dict):
         raise WeightsError(path, "its metadata are not a JSON object")
     return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    """A checksum of all that a file holds."""
+    total = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

@@ -54,6 +54,11 @@ class Acquisitions:
         fields = self._data.dtype.names or ()
         if not {"head", "data"} <= set(fields) or self._data.ndim != 1 or len(self._data) == 0:
             raise DataError(path, "'data' is no list of acquisitions, which have 'head' and 'data'")
+        # Each has data of its own, which takes 16 bytes at the least; sizes in a damaged file say anything.
+        if 16 * len(self._data) > path.stat().st_size:
+            raise DataError(
+                path, f"has {len(self._data)} acquisitions by its own account, and no room for them"
+            )
         head = self._data.fields("head")[:]
         needed = {"flags", "number_of_samples", "active_channels", "center_sample", "idx"}
         if not needed <= set(head.dtype.names or ()):

@@ -62,7 +62,7 @@ class KSpace:
             found = np.asarray(self._array[place])
         except DataError:
             raise
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise DataError(self.path, f"slice {index} cannot be read ({error})") from error
         order = self._order.replace("s", "")
         if self.layout == "calgary":
@@ -81,7 +81,7 @@ class KSpace:
             raise DataError(self.path, "has no reference images")
         try:
             return np.abs(np.asarray(self._file[self.reference][index])).astype(np.float32)
-        except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
             raise DataError(self.path, f"the reference of slice {index} cannot be read ({error})") from error
 
     def verdict(self) -> str:

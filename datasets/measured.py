@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,10 @@ def _arrays(path: str | os.PathLike, time: str | None, key: str | None) -> Measu
             found = np.load(stream, allow_pickle=False)
             single = isinstance(found, np.ndarray)
             arrays = {"values": found} if single else {name: found[name] for name in found.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:
+        # What a damaged archive raises is of many kinds.
         raise DataError(path, f"expected arrays of numbers ({error})") from None
     if time is not None and time not in arrays:
         raise DataError(path, f"there is no array {time!r}; there are {', '.join(arrays) or 'none'}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learnsolve.datasets.errors import DataError
-from learnsolve.files import replacing
+from learnsolve.files import noted, replacing
 
 FORMAT, VERSION = "learnsolve samples", 1
 CHECKSUM_BYTES = 4  # of each chunk
@@ -163,12 +163,10 @@ class Samples:
         self.attributes = attributes
 
     def _note(self, name: str) -> Any:
-        """An attribute, but never one of variable length: HDF5 does not survive all damage to these."""
-        attrs = self._file.attrs
-        if attrs.get_id(name).dtype.kind not in "biufS":
-            raise DataError(self.path, f"the attribute {name!r} is neither a number nor text of fixed length")
-        value = np.asarray(attrs[name]).tolist()
-        return value.decode() if isinstance(value, bytes) else value
+        try:
+            return noted(self._file.attrs, name)
+        except ValueError as error:
+            raise DataError(self.path, str(error)) from None
 
     def _dataset(self, name: str, kinds: tuple[type, ...]) -> Any:
         """A field that lies in this file and is stored in full, so that no size can be a lie."""

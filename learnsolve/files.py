@@ -1,10 +1,31 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what of HDF5 is safe to read."""
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+
+def noted(attributes: Any, name: str) -> Any:
+    """An attribute of an HDF5 object, but never one of variable length.
+
+    HDF5 does not survive all damage to these.
+
+    Raises
+    ------
+    KeyError
+        There is none of this name.
+    ValueError
+        It is neither a number nor text of fixed length.
+    """
+    if attributes.get_id(name).dtype.kind not in "biufS":
+        raise ValueError(f"the attribute {name!r} is neither a number nor text of fixed length")
+    import numpy as np
+
+    value = np.asarray(attributes[name]).tolist()
+    return value.decode() if isinstance(value, bytes) else value
 
 
 @contextmanager

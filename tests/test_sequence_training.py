@@ -19,7 +19,7 @@ from learnsolve.training.shipped import shipped
 def test_negative_eigenvalues_learn_parity_beyond_their_lengths():
     found = {}
     for beta_max in (1.0, 2.0):
-        config = SequenceConfig.read("parity").changed(steps=80, beta_max=beta_max)
+        config = SequenceConfig.read("parity").changed(steps=120, beta_max=beta_max)
         network, result = train(config.training, config.task)
         assert result.finished
         found[beta_max] = result.metrics["last_256"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,3 +126,16 @@ def test_kernels_of_sequences():
         one, two = by_each(task)
         for x, y in zip(one, two, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("M", ["multigrid", "learned-multigrid", "ruge_stuben", "ssor"])
+def test_threads_share_a_solver(M):
+    problem = poisson.obstacles((40, 40), seed=1)
+    solver = learnsolve.prepare(problem.A, method="fcg", M=M)
+    rights = [problem.A @ np.random.default_rng(seed).standard_normal((40, 40)) for seed in range(16)]
+    alone = [solver.solve(b, rtol=1e-8) for b in rights]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda b: solver.solve(b, rtol=1e-8), rights))
+    assert [res.iterations for res in together] == [res.iterations for res in alone]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.x, one.x, atol=1e-9 * np.abs(one.x).max())

@@ -4,7 +4,6 @@ import os
 import time
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -61,7 +60,8 @@ class Checkpoint:
             if not NAMES <= found.keys():
                 raise KeyError
             held = str(found.pop("described"))
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        except Exception as error:
+            # What a damaged archive raises is of many kinds.
             raise ValueError(f"{self.path} is no checkpoint of a completion") from error
         if held != described:
             raise ValueError(f"{self.path} is of another run: {held}, and this is {described}")

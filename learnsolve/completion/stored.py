@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from learnsolve.completion.entries import Duplicates, Entries, as_entries, merge
-from learnsolve.files import replacing
+from learnsolve.files import noted, replacing
 from learnsolve.operators.lines import Lines, sorted_places
 from learnsolve.operators.sampled import Sampled
 
@@ -54,10 +54,11 @@ class StoredEntries(Sampled):
         open(path, "rb").close()  # raises what the operating system has against it, which h5py hides
         try:
             self._file = h5py.File(path, "r")
-            if self._file.attrs["format"] != FORMAT:
+            about = {name: noted(self._file.attrs, name) for name in ("format", "shape", "nnz")}
+            if about["format"] != FORMAT:
                 raise KeyError
-            m, n = (int(size) for size in self._file.attrs["shape"])
-            self.shape, self.nnz = (m, n), int(self._file.attrs["nnz"])
+            m, n = (int(size) for size in about["shape"])
+            self.shape, self.nnz = (m, n), int(about["nnz"])
             probe, self.aside = self._some("probe"), self._some("aside")
             self._begins = [self._lines(name, size) for name, size in (("by_row", m), ("by_column", n))]
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -165,7 +166,7 @@ def store_entries(
         if nnz == 0:
             raise ValueError("no entry is known")
         with replacing(path) as part, h5py.File(part, "w") as file:
-            file.attrs["shape"], file.attrs["format"] = shape, FORMAT
+            file.attrs["shape"], file.attrs["format"] = shape, np.bytes_(FORMAT)
             rows = _Buckets(folder, "row", counts[0])
             with open(raw, "rb") as stream:
                 for records in _records(stream):

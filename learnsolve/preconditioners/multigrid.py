@@ -1,6 +1,7 @@
 """Matrix-free geometric multigrid for grid operators, on any domain."""
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -95,12 +96,16 @@ class Multigrid(Preconditioner):
 
 
 class MultigridCycle(Inverse):
-    """One cycle of `Multigrid` as an operator; `levels` from fine to coarse."""
+    """One cycle of `Multigrid` as an operator; `levels` from fine to coarse.
+
+    Threads that share it take turns, for the levels hold what a cycle works on.
+    """
 
     def __init__(
         self, A: GridPoisson, options: Multigrid, tuning: Tuning | None = None, graphs: bool = False
     ) -> None:
         self.options = options
+        self._turn = Lock()
         inside = torch.float32 if options.precision == "single" else torch.float64
         self.levels, self.coarsenings, self.scale = hierarchy(A, options, inside, tuning, graphs)
         symmetric = options.cycle != "F"
@@ -116,9 +121,10 @@ class MultigridCycle(Inverse):
             return torch.zeros_like(r) * size
         size /= r.numel() ** 0.5
         fine = self.levels[0]
-        rescale(1 / size, r.view(fine.b.shape), fine.b)
-        self._cycle(0, True, self.options.cycle)
-        return rescale(size * self.scale, fine.x, torch.empty_like(fine.x, dtype=r.dtype)).view(r.shape)
+        with self._turn:
+            rescale(1 / size, r.view(fine.b.shape), fine.b)
+            self._cycle(0, True, self.options.cycle)
+            return rescale(size * self.scale, fine.x, torch.empty_like(fine.x, dtype=r.dtype)).view(r.shape)
 
     def _cycle(self, l: int, fresh: bool, cycle: str) -> None:  # noqa: E741
         level, options = self.levels[l], self.options

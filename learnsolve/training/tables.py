@@ -66,6 +66,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, not {value!r}")
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise ValueError(f"{where} must be a list of {len(inner)}, not of {len(value)}: {value!r}")
         return tuple(_converted(item, inner[0], f"{where}, item {i}:") for i, item in enumerate(value, 1))
     if origin in (Union, UnionType):
         parts = [part for part in inner if part is not NoneType]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnsolve.datasets.errors import DataError
+from learnsolve.datasets.variable_length import Records
 
 
 def _bit(number: int) -> int:
@@ -50,22 +51,16 @@ class Acquisitions:
     dtype = np.dtype(np.complex64)
 
     def __init__(self, path: Path, group: Any) -> None:
-        self._path, self._data = path, group["data"]
-        fields = self._data.dtype.names or ()
-        if not {"head", "data"} <= set(fields) or self._data.ndim != 1 or len(self._data) == 0:
+        self._path, self._data = path, Records(path, group["data"])
+        if "head" not in self._data or "data" not in self._data or len(self._data) == 0:
             raise DataError(path, "'data' is no list of acquisitions, which have 'head' and 'data'")
-        # Each has data of its own, which takes 16 bytes at the least; sizes in a damaged file say anything.
-        if 16 * len(self._data) > path.stat().st_size:
-            raise DataError(
-                path, f"has {len(self._data)} acquisitions by its own account, and no room for them"
-            )
-        head = self._data.fields("head")[:]
+        head = self._data.member("head")
         needed = {"flags", "number_of_samples", "active_channels", "center_sample", "idx"}
         if not needed <= set(head.dtype.names or ()):
             raise DataError(
                 path, f"the heads of acquisitions lack {', '.join(sorted(needed - set(head.dtype.names)))}"
             )
-        text = _text(group)
+        text = _text(path, group)
         path_taken = re.search(r"<trajectory>\s*(\w+)", text)
         if path_taken and path_taken.group(1).lower() != "cartesian":
             raise DataError(
@@ -113,8 +108,8 @@ class Acquisitions:
         _, coils, height, width = self.shape
         sums = np.zeros((2, coils, height, self._full), np.complex64)
         counts = np.zeros((2, height), int)
-        for one, raw in zip(chosen, self._data.fields("data")[self._places[chosen]], strict=True):
-            values = np.asarray(raw, np.float32)
+        for one in chosen:
+            values = np.asarray(self._data.values(int(self._places[one]), "data"), np.float32)
             if values.size != 2 * coils * self._samples:
                 raise DataError(self._path, f"an acquisition holds {values.size} numbers; expected "
                                 f"{2 * coils * self._samples}")  # fmt: skip
@@ -141,12 +136,15 @@ class Acquisitions:
         return found.astype(np.complex64)
 
 
-def _text(group: Any) -> str:
-    if "xml" not in group:
+def _text(path: Path, group: Any) -> str:
+    if "xml" not in group or group["xml"].shape == ():
         return ""
-    held = np.asarray(group["xml"]).ravel()
-    first = held[0] if held.size else b""
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+    held = Records(path, group["xml"])
+    if len(held) == 0:
+        return ""
+    pointed_to = group["xml"].dtype.hasobject
+    first = held.values(0).tobytes() if pointed_to else held.member()[:1].tobytes()
+    return first.decode("utf-8", "replace")
 
 
 def _size(text: str, space: str, axis: str) -> int | None:

@@ -1,7 +1,10 @@
 """K-space of a volume from a file, a slice at a time, whatever its layout."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,8 @@ Complex = NDArray[np.complex64]
 AXES = "scyxr"
 # Dimensions of BART's files: readout, two phase encodings, coils; slices come as the fourteenth.
 CFL_SLICES = 13
+# In which a file's texts must be read.
+SECONDS = 30
 
 
 @dataclass
@@ -213,16 +218,22 @@ class _Lone:
 class _Attributes(Mapping[str, Any]):
     """Attributes of an HDF5 file, none of which is read before it is asked for.
 
-    k-space does not need them, and of a damaged file HDF5 may look for a text where no memory is.
+    k-space does not need them, and of a damaged file HDF5 may look for a text where no memory is: texts of
+    variable length are read in a process of its own.
     """
 
     def __init__(self, path: Path, attributes: Any) -> None:
         self.path, self.attributes = path, attributes
+        self._texts: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
         try:
-            return self.attributes[name]
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            if not self.attributes.get_id(name).dtype.hasobject:
+                return self.attributes[name]
+            if self._texts is None:
+                self._texts = _texts(self.path)
+            return self._texts[name]
+        except (OSError, RuntimeError, ValueError, TypeError, subprocess.SubprocessError) as error:
             raise DataError(self.path, f"has a damaged attribute {name!r} ({error})") from error
 
     def __iter__(self) -> Iterator[str]:
@@ -230,6 +241,20 @@ class _Attributes(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.attributes)
+
+
+def _texts(path: Path) -> dict[str, Any]:
+    """All attributes of a file that JSON can hold, by a process that may die of it."""
+    code = (
+        "import h5py, json, sys\n"
+        "with h5py.File(sys.argv[1]) as file:\n"
+        "    print(json.dumps({name: value for name, value in file.attrs.items()}, default=str))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _hdf5(path: Path, key: str | None, axes: str | None) -> KSpace:

@@ -280,3 +280,22 @@ def test_damaged_acquisitions(tmp_path):
         file["dataset/xml"] = [b"<trajectory>radial</trajectory>"]
     with pytest.raises(DataError, match="radial trajectory"):
         open_kspace(path)
+
+
+def test_texts_of_damaged_files_end_no_process(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = volume()
+        file.attrs["patient"], file.attrs["number"] = "nobody", 3
+    with open_kspace(path) as found:
+        assert dict(found.attributes) == {"patient": "nobody", "number": 3}
+        assert found.attributes.get("absent") is None
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    # Of which HDF5 takes a length on trust.
+    content[heap + 24 : heap + 32] = b"\xff" * 8
+    path.write_bytes(content)
+    with open_kspace(path) as found:
+        assert found.attributes["number"] == 3
+        with pytest.raises(DataError, match="patient"):
+            found.attributes["patient"]

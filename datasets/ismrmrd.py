@@ -19,6 +19,7 @@ def _bit(number: int) -> int:
 # Noise, navigators, corrections of phase, feedback and scans that only prepare.
 USELESS = sum(_bit(number) for number in (19, 23, 24, 26, 27, 28, 29))
 CALIBRATION, REVERSED = _bit(20), _bit(22)
+NEEDED = {"flags", "number_of_samples", "active_channels", "center_sample", "idx"}
 # Of several echoes, repetitions and the like the first is taken.
 REPEATED = ("contrast", "phase", "repetition", "set")
 # Complex numbers that a slice may have.
@@ -55,11 +56,9 @@ class Acquisitions:
         if "head" not in self._data or "data" not in self._data or len(self._data) == 0:
             raise DataError(path, "'data' is no list of acquisitions, which have 'head' and 'data'")
         head = self._data.member("head")
-        needed = {"flags", "number_of_samples", "active_channels", "center_sample", "idx"}
-        if not needed <= set(head.dtype.names or ()):
-            raise DataError(
-                path, f"the heads of acquisitions lack {', '.join(sorted(needed - set(head.dtype.names)))}"
-            )
+        missing = NEEDED - set(head.dtype.names or ())
+        if missing:
+            raise DataError(path, f"the heads of acquisitions lack {', '.join(sorted(missing))}")
         text = _text(path, group)
         path_taken = re.search(r"<trajectory>\s*(\w+)", text)
         if path_taken and path_taken.group(1).lower() != "cartesian":
@@ -68,14 +67,12 @@ class Acquisitions:
             )
         kept = (head["flags"] & np.uint64(USELESS)) == 0
         index = head["idx"]
-        if (
-            "kspace_encode_step_2" in index.dtype.names
-            and np.unique(index["kspace_encode_step_2"][kept]).size > 1
-        ):
+        counted = index.dtype.names or ()
+        if "kspace_encode_step_1" not in counted or "slice" not in counted:
+            raise DataError(path, "the heads of acquisitions do not say which line and slice they are")
+        if "kspace_encode_step_2" in counted and np.unique(index["kspace_encode_step_2"][kept]).size > 1:
             raise DataError(path, "is encoded in three dimensions; slices of two are accepted")
-        first = {
-            name: index[name][kept].min() for name in REPEATED if name in index.dtype.names and kept.any()
-        }
+        first = {name: index[name][kept].min() for name in REPEATED if name in counted and kept.any()}
         wanted = kept.copy()
         for name, value in first.items():
             wanted &= index[name] == value

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "problems": GROUND | {"operators", FACE},
     "datasets": {"files", "operators"},
     FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence"},
+    "__main__": {"cli"},
     "cli": TOP
     | {FACE, "online", "completion", "mri", "dynamics", "sequence", "forecasting", "linearize"}
     | {"batch", "distributed"}

@@ -143,6 +143,9 @@ def recon(
             axes,
         )
         found = list(listed(files))
+        for beside in recipe.files():
+            if not beside.is_file():
+                raise FileNotFoundError(f"there is no file {beside}")
         if method is Method.recurrentvarnet:
             from learnsolve.mri.learned import load
 

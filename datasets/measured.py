@@ -141,6 +141,8 @@ def _arrays(path: str | os.PathLike, time: str | None, key: str | None) -> Measu
             found = np.load(stream, allow_pickle=False)
             single = isinstance(found, np.ndarray)
             arrays = {"values": found} if single else {name: found[name] for name in found.files}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("it holds something else, too")
     except OSError:
         raise
     except Exception as error:

@@ -65,7 +65,10 @@ class Processes:
 
     def wrapped(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network with its gradients averaged over the processes."""
-        return DistributedDataParallel(network) if self.count > 1 else network
+        if self.count == 1:
+            return network
+        # Some networks have weights that some options leave without a use.
+        return DistributedDataParallel(network, find_unused_parameters=True)
 
     def alone(self, wrapped: torch.nn.Module) -> AbstractContextManager[None]:
         """A while in which gradients of a `wrapped` network add up here, and are not averaged yet."""

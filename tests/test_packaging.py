@@ -32,6 +32,8 @@ def test_the_list_of_packages_is_complete():
 
 def test_the_version_is_one():
     assert learnsolve.__version__ == PROJECT["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {learnsolve.__version__}" in citation
 
 
 @pytest.mark.parametrize("room", [*ROOMS, "tests"])

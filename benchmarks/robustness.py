@@ -259,7 +259,10 @@ def main(arguments: list[str] | None = None) -> int:
     record["options"] = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     bad = False
     if "fuzz" in options.what:
-        say = lambda line: progress.print(f"[dim]{line}[/]", highlight=False)  # noqa: E731
+
+        def say(line: str) -> None:
+            progress.print(f"[dim]{line}[/]", highlight=False)
+
         record["fuzz"] = [fuzzed(name, options.mutations, options.seed, say) for name in options.reader]
         console.print(table(record["fuzz"]))
         for row in record["fuzz"]:

@@ -137,11 +137,11 @@ class MultigridCycle(Inverse):
         self.correct(l, cycle)
         level.up(coarse.x, options.sweeps, options.omega)
 
-    def correct(self, l: int, cycle: str) -> None:  # noqa: E741
-        """From the right-hand side of the level below ``l`` to the correction that it makes."""
-        self._cycle(l + 1, True, cycle)
-        if cycle != "V" and l + 2 < len(self.levels):
-            self._cycle(l + 1, False, "W" if cycle == "W" else "V")
+    def correct(self, above: int, cycle: str) -> None:
+        """From the right-hand side of the level below ``above`` to the correction that it makes."""
+        self._cycle(above + 1, True, cycle)
+        if cycle != "V" and above + 2 < len(self.levels):
+            self._cycle(above + 1, False, "W" if cycle == "W" else "V")
 
     def __repr__(self) -> str:
         sizes = " > ".join(

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from learnsolve.training.modes import mode
 from learnsolve.training.options import FitOptions
-from learnsolve.training.processes import Processes
-from learnsolve.training.run_folder import RunFolder, finite, parts_begun_with
+from learnsolve.training.processes import Processes, with_parts
+from learnsolve.training.run_folder import RunFolder, finite
 from learnsolve.training.schedules import factor_at, schedule
 from learnsolve.training.seeding import seed_of, seeded
 from learnsolve.training.state import State
@@ -185,21 +185,6 @@ def fit(
         status = run.steps()
     run.processes.wait()
     return run.result(status)
-
-
-def with_parts(options: FitOptions, folder: str | os.PathLike | None) -> FitOptions:
-    """Options that say of how many parts a batch is: as in the folder's run, or as there are processes.
-
-    Examples
-    --------
-    >>> from learnsolve.training import FitOptions, with_parts
-    >>> with_parts(FitOptions(steps=10), None).parts
-    1
-    """
-    if options.parts:
-        return options
-    begun = None if folder is None else parts_begun_with(folder)
-    return replace(options, parts=begun or Processes(torch.device("cpu")).count)
 
 
 class _Run:

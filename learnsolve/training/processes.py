@@ -1,12 +1,17 @@
 """The processes that train together under ``torch.distributed``; one where it is not initialised."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from learnsolve.training.options import FitOptions
+from learnsolve.training.run_folder import parts_begun_with
 
 
 def part_of(name: str) -> int | None:
@@ -91,3 +96,18 @@ class Processes:
     def wait(self) -> None:
         """Until all processes are here: what one wrote before, the others can read after."""
         self.any_of(False)
+
+
+def with_parts(options: FitOptions, folder: str | os.PathLike | None) -> FitOptions:
+    """Options that say of how many parts a batch is: as in the folder's run, or as there are processes.
+
+    Examples
+    --------
+    >>> from learnsolve.training import FitOptions, with_parts
+    >>> with_parts(FitOptions(steps=10), None).parts
+    1
+    """
+    if options.parts:
+        return options
+    begun = None if folder is None else parts_begun_with(folder)
+    return replace(options, parts=begun or Processes(torch.device("cpu")).count)

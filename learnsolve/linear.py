@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learnsolve import automatic, door, gradient
 from learnsolve.kernels.vector import norm
-from learnsolve.loop import Limits, Method, Outcome, Progress, System, iterate
+from learnsolve.loop import Limits, Method, Outcome, Progress, System, check_limits, iterate
 from learnsolve.methods import METHODS
 from learnsolve.operators import Operator
 from learnsolve.preconditioners import AMG_KINDS, PRECONDITIONERS, AlgebraicMultigrid, Preconditioner, named
@@ -179,13 +179,7 @@ class Solver:
     ) -> Result:
         """Solve for ``b``; the parameters are those of `learnsolve.solve`."""
         began = time.perf_counter()
-        for value, name in ((rtol, "rtol"), (atol, "atol")):
-            if not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; a finite number that is not negative is accepted")
-        if maxiter is not None and maxiter < 0:
-            raise ValueError(f"maxiter is {maxiter}; a number that is not negative is accepted")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is {timeout}; a positive number of seconds is accepted")
+        check_limits(rtol, atol, maxiter, timeout)
         columns = door.enter(self.A, b, x0)
         limits = Limits(
             rtol=float(rtol),

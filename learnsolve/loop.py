@@ -117,6 +117,17 @@ class Outcome:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
+def check_limits(rtol: float, atol: float, maxiter: int | None, timeout: float | None) -> None:
+    """Raise ValueError for what is no limit of a solve."""
+    for value, name in ((rtol, "rtol"), (atol, "atol")):
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}; a finite number that is not negative is accepted")
+    if maxiter is not None and maxiter < 0:
+        raise ValueError(f"maxiter is {maxiter}; a number that is not negative is accepted")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout is {timeout}; a positive number of seconds is accepted")
+
+
 @dataclass
 class Limits:
     """When to stop."""

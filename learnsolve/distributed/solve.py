@@ -13,6 +13,7 @@ from learnsolve import arrays
 from learnsolve.distributed.exchange import Gather, gathered, grid, partition, petsc
 from learnsolve.distributed.matrix import grid_matrix, in_double
 from learnsolve.distributed.preconditioner import KINDS, LearnedPC
+from learnsolve.loop import check_limits
 from learnsolve.operators import CSR, GridPoisson
 from learnsolve.preconditioners import DCDMPreconditioner, Multigrid, Preconditioner
 from learnsolve.result import ConvergenceWarning, Result, SolveError, Status
@@ -103,11 +104,7 @@ def solve_petsc(
     """
     module = petsc()
     began = time.perf_counter()
-    for value, name in ((rtol, "rtol"), (atol, "atol")):
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value}; a finite number that is not negative is accepted")
-    if maxiter is not None and maxiter < 0:
-        raise ValueError(f"maxiter is {maxiter}; a number that is not negative is accepted")
+    check_limits(rtol, atol, maxiter, timeout)
     comm = module.COMM_WORLD if comm is None else module.Comm(comm)
     learned = isinstance(M, Preconditioner) or M in KINDS
     if isinstance(A, GridPoisson):

@@ -9,6 +9,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "kernels").is_dir():
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
+    from learnsolve.batch.reconstruct_mri import reconstruct_mri
     from learnsolve.completion import Completion, complete
     from learnsolve.dynamics import DynamicalModel, Reconstruction, reconstruct_dynamics
     from learnsolve.linear import methods_table, prepare, solve
@@ -27,6 +28,7 @@ __all__ = [
     "methods_table",
     "prepare",
     "reconstruct_dynamics",
+    "reconstruct_mri",
     "solve",
 ]
 _ROOMS = (
@@ -49,6 +51,7 @@ _ROOMS = (
     "training",
 )
 _HOMES = {
+    "batch.reconstruct_mri": ("reconstruct_mri",),
     "completion": ("Completion", "complete"),
     "dynamics": ("DynamicalModel", "Reconstruction", "reconstruct_dynamics"),
     "linear": ("methods_table", "prepare", "solve"),

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,23 @@ def noted(attributes: Any, name: str) -> Any:
 
     value = np.asarray(attributes[name]).tolist()
     return value.decode() if isinstance(value, bytes) else value
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Before hours of work: a file can be written beside ``path``.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written to.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} to write to")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"the folder {folder} cannot be written to: {error.strerror}") from None
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What every solve function of the package returns."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -38,6 +40,14 @@ class Status(Enum):
 
 class ConvergenceWarning(UserWarning):
     """The tolerance was not reached; the result says why."""
+
+
+@contextmanager
+def without_convergence_warnings() -> Iterator[None]:
+    """For callers that look at the status themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 class SolveError(RuntimeError):

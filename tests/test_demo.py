@@ -30,5 +30,5 @@ def test_demo_writes_two_pictures(shape, tmp_path):
 )
 def test_wrong_words_are_refused(words, advice):
     result = CliRunner().invoke(app, ["demo", *words])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert advice in result.output

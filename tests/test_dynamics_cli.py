@@ -43,7 +43,7 @@ def test_a_series_is_fitted_and_judged(table, tmp_path):
     again = run("fit", table, "--out", out, "--time", "t", *FEW)
     assert again.exit_code == 0 and "D_stsp" in again.output
     other = run("fit", table, "--out", out, "--time", "t", *FEW, "--method", "stf")
-    assert other.exit_code == 2 and "other" in other.output
+    assert other.exit_code == 1 and "other" in other.output
 
 
 def test_one_variable_is_embedded(tmp_path):
@@ -71,19 +71,19 @@ def test_one_variable_is_embedded(tmp_path):
 def test_what_is_refused(table, tmp_path, options, words):
     given = [] if "--embed" in options or "when" in options else ["--time", "t"]
     found = run("fit", table, "--out", tmp_path / "run", *given, *FEW, *options)
-    assert found.exit_code == 2 and words in found.output, found.output
+    assert found.exit_code == 1 and words in found.output, found.output
     assert not (tmp_path / "run" / "report.md").exists()
 
 
 def test_an_evaluation_needs_the_same_variables(table, tmp_path):
     run("fit", table, "--out", tmp_path / "run", "--time", "t", *FEW)
     found = run("evaluate", tmp_path / "run", table)
-    assert found.exit_code == 2 and "4 variables, the model 3" in found.output
+    assert found.exit_code == 1 and "4 variables, the model 3" in found.output
     (tmp_path / "few.csv").write_text("1,2,3\n2,3,4\n3,4,6\n")
     found = run("evaluate", tmp_path / "run", tmp_path / "few.csv")
-    assert found.exit_code == 2 and "whole rows" in found.output
+    assert found.exit_code == 1 and "whole rows" in found.output
     found = run("evaluate", tmp_path / "none", table)
-    assert found.exit_code == 2
+    assert found.exit_code == 1
 
 
 def test_pictures_show_each_run():

@@ -298,15 +298,15 @@ def test_the_command_with_the_line_alone(tmp_path):
 def test_the_command_refuses_and_leaves_nothing(tmp_path, options, match):
     data = file_of(tmp_path / "a.csv")
     result = run("forecast", data, *OPTIONS, *options, "--out", tmp_path / "run")
-    assert result.exit_code == 2 and match in result.output
+    assert result.exit_code == 1 and match in result.output
     assert not (tmp_path / "run").exists()
 
 
 def test_the_command_refuses_files(tmp_path):
     (tmp_path / "a.csv").write_text("date,a\n2020-01-01,x\n", encoding="utf-8")
     result = run("forecast", tmp_path / "a.csv", *OPTIONS, "--out", tmp_path / "run")
-    assert result.exit_code == 2 and "line 2: expected a finite number for a" in result.output
-    assert run("forecast", tmp_path / "no.csv", *OPTIONS, "--out", tmp_path / "run").exit_code == 2
+    assert result.exit_code == 1 and "line 2: expected a finite number for a" in result.output
+    assert run("forecast", tmp_path / "no.csv", *OPTIONS, "--out", tmp_path / "run").exit_code == 1
 
 
 def test_the_benchmark_has_the_line_in_its_table(tmp_path, capsys):

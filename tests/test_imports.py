@@ -43,11 +43,11 @@ MAY_IMPORT = {
     "forecasting": TOP | {"sequence"},
     "linearize": TOP | {"sequence"},
     "distributed": TOP,
-    "batch": TOP | {FACE, "completion", "datasets"},
+    "batch": TOP | {"completion", "datasets", "mri"},
     # The smoke simulation calls the package's public solve; no solver knows a problem.
     "problems": GROUND | {"operators", FACE},
     "datasets": {"files", "operators"},
-    FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence"},
+    FACE: TOP | {"online", "completion", "mri", "dynamics", "sequence", "batch"},
     "__main__": {"cli"},
     "cli": TOP
     | {FACE, "online", "completion", "mri", "dynamics", "sequence", "forecasting", "linearize"}

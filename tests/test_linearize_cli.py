@@ -52,7 +52,7 @@ def test_the_command_converts(pretrained, tmp_path):
     model, tokens = load(tmp_path / "new"), tokens_of(1, 12)
     assert torch.equal(logits(model, tokens), logits(converted(gate="gated-delta", window=7), tokens))
     again = run(pretrained, "--out", tmp_path / "new")
-    assert again.exit_code == 2 and "there already" in again.output
+    assert again.exit_code == 1 and "there already" in again.output
 
 
 def test_the_command_tunes(pretrained, tmp_path):
@@ -81,14 +81,14 @@ def test_the_command_tunes(pretrained, tmp_path):
 def test_what_the_command_refuses(pretrained, tmp_path, arguments, words):
     original().save_pretrained(tmp_path / "bare")
     found = run(*(one.format(tmp_path) for one in arguments), "--out", tmp_path / "new")
-    assert found.exit_code == 2 and words in found.output
+    assert found.exit_code == 1 and words in found.output
     assert not (tmp_path / "new").exists()
 
 
 def test_without_its_packages_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("learnsolve.cli.linearize.find_spec", lambda name: None)
     found = run(tmp_path, "--out", tmp_path / "new")
-    assert found.exit_code == 2 and "learnsolve[llm]" in found.output
+    assert found.exit_code == 1 and "learnsolve[llm]" in found.output
 
 
 def test_an_interrupted_tuning_writes_nothing(pretrained, tmp_path, monkeypatch):

@@ -95,14 +95,14 @@ def test_what_is_merged_solves_and_merges_again(runs, tmp_path):
     # What the networks of an average were trained on counts too.
     arguments = [tmp_path / "merged", runs / "plain.safetensors", "--out", tmp_path / "again", *FAST]
     again = merge(*arguments[:-1], "2001")
-    assert again.exit_code == 2 and "--seed 2001: a run was trained on obstacles of that seed" in again.stderr
+    assert again.exit_code == 1 and "--seed 2001: a run was trained on obstacles of that seed" in again.stderr
 
 
 def test_a_refusal_writes_nothing(runs, tmp_path):
     out = tmp_path / "deep" / "merged"
     pair = runs / "plain.safetensors", runs / "turned.safetensors"
     done = merge(*pair, "--out", out, "--no-align", "--accept", "1e-3", "--shape", "8x8", "--seed", "7")
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 2, done.output
     assert re.search(r"the barrier of the average is [\d.]+, and at most 0.001 is accepted", done.stderr)
     assert not out.parent.exists()
     first, second, average = figures(done.stdout)
@@ -161,7 +161,7 @@ def damaged(runs, tmp_path, what):
 )
 def test_what_cannot_be_merged_is_refused(runs, tmp_path, what, words):
     done = merge(*damaged(runs, tmp_path, what), "--out", tmp_path / "merged")
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == 1, done.output
     assert words in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == ""
     assert not (tmp_path / "merged").exists()
 
@@ -180,19 +180,19 @@ def test_what_cannot_be_merged_is_refused(runs, tmp_path, what, words):
 )
 def test_wrong_options(runs, tmp_path, arguments, words):
     done = merge(runs / "run", runs / "other", "--out", tmp_path / "merged", *arguments)
-    assert done.exit_code == 2 and words in done.stderr, done.output
+    assert done.exit_code == 1 and words in done.stderr, done.output
     assert not (tmp_path / "merged").exists()
 
 
 def test_what_is_there_is_not_written_over(runs):
     before = (runs / "run" / "network.safetensors").read_bytes()
     done = merge(runs / "run", runs / "plain.safetensors", "--out", runs / "run")
-    assert done.exit_code == 2 and "holds a network already" in done.stderr
+    assert done.exit_code == 1 and "holds a network already" in done.stderr
     assert (runs / "run" / "network.safetensors").read_bytes() == before
     alone = merge(runs / "run", "--out", runs / "new")
-    assert alone.exit_code == 2 and "one RUN is given" in alone.stderr
+    assert alone.exit_code == 1 and "one RUN is given" in alone.stderr
     unknown = merge("no-such-name", runs / "run", "--out", runs / "new")
-    assert unknown.exit_code == 2 and "poisson2d, poisson3d" in unknown.stderr
+    assert unknown.exit_code == 1 and "poisson2d, poisson3d" in unknown.stderr
 
 
 def test_quiet(runs, tmp_path):

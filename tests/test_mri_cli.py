@@ -15,8 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 import learnsolve
+from learnsolve.batch import scans
 from learnsolve.cli import app
-from learnsolve.cli import mri_volume as command
 from learnsolve.mri import espirit, l1_wavelet, nmse, reconstruct, zero_filled
 from tests.mri_cases import scan, undersampled
 
@@ -158,7 +158,7 @@ def test_bad_slices_are_skipped_and_said(tmp_path):
 def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     write(tmp_path / "a.h5", volume(4))
     arguments = ("recon", tmp_path / "a.h5", "--out", tmp_path / "out", "--method", "cg-sense", "--quiet")
-    real, seen = command.slice_, []
+    real, seen = scans._slice, []
 
     def watched(kspace, i, *more):
         seen.append(i)
@@ -166,7 +166,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         real(kspace, i, *more)
 
-    monkeypatch.setattr(command, "slice_", watched)
+    monkeypatch.setattr(scans, "_slice", watched)
     assert run(*arguments).exit_code != 0
     assert not (tmp_path / "out" / "a.h5").exists()
     assert run(*arguments).exit_code == 0

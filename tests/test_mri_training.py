@@ -217,7 +217,7 @@ def test_the_command_trains_and_reports(tmp_path):
     again = run("--config", tmp_path / "a.toml", "--out", out)
     assert again.exit_code == 0
     other = run("--config", tmp_path / "a.toml", "--out", out, "--seed", 5)
-    assert other.exit_code == 2
+    assert other.exit_code == 1
 
 
 def test_the_command_learns_from_files(tmp_path):
@@ -259,16 +259,16 @@ def test_the_command_learns_from_files(tmp_path):
 def test_configs_that_are_refused(tmp_path, change, what):
     (tmp_path / "a.toml").write_text(CONFIG + change)
     refused = run("--config", tmp_path / "a.toml", "--out", tmp_path / "run")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert what in refused.output
 
 
 def test_a_network_is_judged_on_what_it_has_not_seen(tmp_path):
     (tmp_path / "a.toml").write_text(CONFIG.replace("slices = 2", "slices = 2\nseed = 1"))
     refused = run("--config", tmp_path / "a.toml", "--out", tmp_path / "run")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "has not seen" in refused.output
-    assert run("--config", "none", "--out", tmp_path / "run").exit_code == 2
+    assert run("--config", "none", "--out", tmp_path / "run").exit_code == 1
 
 
 def test_the_shipped_config_is_one():

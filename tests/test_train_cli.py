@@ -112,7 +112,7 @@ def test_a_schedule_refined_by_an_earlier_run(run, tmp_path):
 )
 def test_a_schedule_that_is_none(tmp_path, options, what):
     outcome = train(written(tmp_path / "tiny.toml"), tmp_path / "run", *options)
-    assert outcome.exit_code == 2 and what in outcome.output
+    assert outcome.exit_code == 1 and what in outcome.output
     assert not (tmp_path / "run").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_network_narrowed_from_an_earlier_run(run, tmp_path):
     again = train(config, tmp_path / "narrow", "--narrow", 0.5, "--from", folder)
     assert again.exit_code == 0 and "there is nothing left to train" in again.output
     refused = train(config, tmp_path / "none", "--narrow", 1.5, "--from", folder)
-    assert refused.exit_code == 2 and "share is 1.5" in refused.output
+    assert refused.exit_code == 1 and "share is 1.5" in refused.output
     assert not (tmp_path / "none").exists()
 
 
@@ -158,7 +158,7 @@ def test_options_stand_above_the_config_and_a_folder_keeps_its_run(tmp_path):
     noted = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))["fit"]
     assert (noted["steps"], noted["seed"], noted["warmup"]) == (2, 7, 0)
     outcome = train(config, tmp_path / "run")
-    assert outcome.exit_code == 2
+    assert outcome.exit_code == 1
     assert "holds a run with other options" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
 
@@ -224,5 +224,5 @@ def test_a_multigrid_is_trained_by_the_command(tmp_path):
     assert "nothing left to train" in train(config, out, kind="multigrid").output
     config.write_text(toml_text({**tables, "dcdm": {}}), encoding="utf-8")
     refused = train(config, out, kind="multigrid")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "no table [dcdm]" in refused.output

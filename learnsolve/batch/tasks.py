@@ -1,6 +1,5 @@
 """What is done to each of many files: a system solved, a matrix completed."""
 
-import warnings
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -8,23 +7,32 @@ from typing import Any
 
 import numpy as np
 
-import learnsolve
+from learnsolve.completion import Completion, complete
 from learnsolve.datasets import matrix_market, ratings
+from learnsolve.datasets.matrix_market_system import read_system
 from learnsolve.files import replacing
-from learnsolve.result import Result
+from learnsolve.linear import solve
+from learnsolve.result import Result, without_convergence_warnings
 
 
-def _about(result: Result) -> dict[str, Any]:
-    """What a record says of a result."""
-    error = float(result.relative_residual)
-    return {
+def about(result: Result) -> dict[str, Any]:
+    """What a record says of a result, as JSON can hold it."""
+    told = {
         "status": result.status.name,
+        "advice": result.status.value,
         "success": bool(result.success),
         "method": result.method,
         "iterations": int(result.iterations),
-        "relative_residual": error if isfinite(error) else None,
+        "relative_residual": _finite(result.relative_residual),
         "seconds": float(result.seconds),
     }
+    if isinstance(result, Completion):
+        told |= {"rank": int(result.rank), "held_out": _finite(result.held_out[-1])}
+    return told
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,12 @@ class SolveFile:
     suffix = ".mtx"
 
     def __call__(self, path: Path, target: Path) -> dict[str, Any]:
-        A = matrix_market.read(path)
-        A = A.astype(float) if A.dtype.kind == "i" else A
         beside = right_hand_side(path)
-        b = np.ones(A.shape[0])
-        if beside is not None:
-            held = matrix_market.read(beside)
-            b = np.asarray(held if isinstance(held, np.ndarray) else held.toarray())
-            b = b.astype(float) if b.dtype.kind == "i" else b
-            b = b[:, 0] if b.shape[1] == 1 else b
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
-            result = learnsolve.solve(A, b, method=self.method, M=self.M, **self.options)
+        A, b = read_system(path, beside)
+        with without_convergence_warnings():
+            result = solve(A, b, method=self.method, M=self.M, **self.options)
         matrix_market.write(target, result.x, comment=f"{result!r} by {result.method}")
-        return {**_about(result), "right_hand_side": "ones" if beside is None else str(beside)}
+        return {**about(result), "right_hand_side": "ones" if beside is None else str(beside)}
 
 
 def right_hand_side(path: Path) -> Path | None:
@@ -106,13 +106,11 @@ class CompleteFile:
 
     def __call__(self, path: Path, target: Path) -> dict[str, Any]:
         known = ratings.read_ratings(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+        with without_convergence_warnings():
             entries = (known.rows, known.cols, known.values)
-            result = learnsolve.complete(entries, self.rank, shape=known.shape, **self.options)
+            result = complete(entries, self.rank, shape=known.shape, **self.options)
         write_factors(target, known, result)
-        aside = float(result.held_out[-1])
-        return {**_about(result), "rank": int(result.rank), "held_out": aside if isfinite(aside) else None}
+        return about(result)
 
 
 def write_factors(path: Path, known: "ratings.Ratings", result: Any) -> None:

@@ -23,8 +23,10 @@ from learnsolve.cli import (
     train,
     tune,
 )
+from learnsolve.cli.common import INTERRUPTED, Commands, say_error, wrong_usage
 
 app = typer.Typer(
+    cls=Commands,
     help="Solve linear systems, complete matrices, reconstruct scans: a learned part proposes, a classical "
     "iteration certifies.",
     no_args_is_help=True,
@@ -65,14 +67,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; wrong usage ends with 1, since 2 means "not converged"."""
+    """Run the command line."""
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
-        typer.echo("learnsolve: interrupted", err=True)
-        code = 130
+        say_error("interrupted")
+        code = INTERRUPTED
     except TyperException as error:
-        if message := error.format_message().rstrip("."):
-            typer.echo(f"learnsolve: {message} (see 'learnsolve --help')", err=True)
-        code = 1
+        code = wrong_usage(error)
     sys.exit(code if isinstance(code, int) else 0)

@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
+from learnsolve.cli.common import (
+    FAILED,
+    NOT_CONVERGED,
+    Atol,
+    Bias,
+    Json,
+    Maxiter,
+    Method,
+    Preconditioner,
+    Quiet,
+    Rank,
+    Regularization,
+    Rtol,
+    SplitSeed,
+    say_error,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -43,22 +58,17 @@ Mpi = Annotated[
     bool,
     typer.Option("--mpi", help="Work on MPI's: mpiexec -n 5 python -m mpi4py.futures -m learnsolve ..."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print a record for each file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 @app.command()
 def solve(
     files: Files,
     out: Out,
-    method: Annotated[str, typer.Option(help="See 'learnsolve methods'.")] = "auto",
-    preconditioner: Annotated[
-        str | None,
-        typer.Option("--preconditioner", "-M", help="See 'learnsolve methods'.", show_default=False),
-    ] = None,
-    rtol: Annotated[float, typer.Option(help="Stop at |b - A x| <= rtol |b| ...")] = 1e-5,
-    atol: Annotated[float, typer.Option(help="... or at |b - A x| <= atol.")] = 0.0,
-    maxiter: Annotated[int | None, typer.Option(help="Most iterations.", show_default=False)] = None,
+    method: Method = "auto",
+    preconditioner: Preconditioner = None,
+    rtol: Rtol = 1e-5,
+    atol: Atol = 0.0,
+    maxiter: Maxiter = None,
     workers: Workers = None,
     timeout: Timeout = None,
     scheduler: Scheduler = None,
@@ -71,20 +81,19 @@ def solve(
 
     options = {"rtol": rtol, "atol": atol, "maxiter": maxiter}
     task = SolveFile(method, preconditioner, options)
-    _run(task, listed(files, (".mtx", ".mtx.gz")), out, workers, timeout, scheduler, mpi, as_json, quiet)
+    found = _without_right_hand_sides(listed(files, (".mtx", ".mtx.gz")), files)
+    _run(task, found, out, workers, timeout, scheduler, mpi, as_json, quiet)
 
 
 @app.command()
 def complete(
     files: Files,
     out: Out,
-    rank: Annotated[
-        int | None, typer.Option(min=1, help="Columns of the factors.", show_default="found")
-    ] = None,
-    regularization: Annotated[float, typer.Option(help="For each entry of a row or column.")] = 0.0,
-    bias: Annotated[bool, typer.Option(help="A number for each row and column beside the factors.")] = False,
+    rank: Rank = None,
+    regularization: Regularization = 0.0,
+    bias: Bias = False,
     held_out: Annotated[float, typer.Option(help="Share of the entries to judge by.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the start and of what is held out.")] = 0,
+    seed: SplitSeed = 0,
     workers: Workers = None,
     timeout: Timeout = None,
     scheduler: Scheduler = None,
@@ -102,22 +111,27 @@ def complete(
 
 
 def listed(files: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Files, and those inside of folders; a right-hand side beside its matrix is not one of them."""
+    """Files, and those inside of folders."""
     found = []
     for path in files:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(entry for entry in path.iterdir() if entry.name.endswith(endings))
-        names = {entry.name.split(".")[0] for entry in inside}
-        found += [
-            entry
-            for entry in inside
-            if not (entry.name.split(".")[0].endswith("_b") and entry.name.split(".")[0][:-2] in names)
-        ]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if entry.name.endswith(endings))
         if not inside:
-            raise typer.BadParameter(f"there is no {', '.join(endings)} in the folder {path}")
+            raise FileNotFoundError(f"there is no {', '.join(endings)} in the folder {path}")
+        found += inside
     return found
+
+
+def _without_right_hand_sides(files: list[Path], given: list[Path]) -> list[Path]:
+    """Files, but for those of right-hand sides beside their matrices, unless they were given by name."""
+    stems = {path.with_name(path.name.split(".")[0]) for path in files}
+
+    def belongs(path: Path) -> bool:
+        stem = path.name.split(".")[0]
+        return stem.endswith("_b") and path.with_name(stem[:-2]) in stems
+
+    return [path for path in files if path in given or not belongs(path)]
 
 
 @contextmanager
@@ -171,17 +185,14 @@ def _run(
 ) -> None:
     from learnsolve.batch import map_files
 
-    try:
-        with executor_of(scheduler, mpi) as executor, bar(len(files), not (quiet or as_json)) as progress:
-            options: dict[str, Any] = {"executor": executor, "workers": workers, "timeout": timeout}
-            records = map_files(task, files, out, progress=progress, **options)
-    except (OSError, ValueError, ImportError) as error:
-        typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
+    shows_bar = not (quiet or as_json)
+    with executor_of(scheduler, mpi) as executor, bar(len(files), shows_bar) as progress:
+        options: dict[str, Any] = {"executor": executor, "workers": workers, "timeout": timeout}
+        records = map_files(task, files, out, progress=progress, **options)
     shown(records, as_json, quiet)
     slow = [record for record in records if not record.result.get("success", True)]
     if any(record.status == "failed" for record in records):
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(FAILED)
     if slow:
         raise typer.Exit(NOT_CONVERGED)
 
@@ -192,7 +203,7 @@ def shown(records: list["Record"], as_json: bool, quiet: bool) -> None:
         if as_json:
             typer.echo(json.dumps(asdict(record)))
         elif record.status == "failed":
-            typer.echo(f"learnsolve: {record.file}: {record.error}", err=True)
+            say_error(f"{record.file}: {record.error}")
     if not (as_json or quiet):
         found = Counter(record.status for record in records)
         slow = sum(not record.result.get("success", True) for record in records)

@@ -1,7 +1,7 @@
 """``learnsolve complete``: a table of ratings, or any sparse matrix, completed."""
 
+import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
+from learnsolve.cli.common import (
+    NOT_CONVERGED,
+    Bias,
+    Json,
+    Quiet,
+    Rank,
+    Regularization,
+    SplitSeed,
+)
+from learnsolve.files import check_folder
 
 if TYPE_CHECKING:
     from learnsolve.completion import Completion
@@ -33,12 +42,10 @@ def complete(
             show_default=False,
         ),
     ],
-    rank: Annotated[
-        int | None, typer.Option(min=1, help="Columns of the factors.", show_default="found")
-    ] = None,
-    regularization: Annotated[float, typer.Option(help="For each entry of a row or column.")] = 0.0,
+    rank: Rank = None,
+    regularization: Regularization = 0.0,
     shrinkage: Annotated[float, typer.Option(help="For each row or column, however many entries.")] = 0.0,
-    bias: Annotated[bool, typer.Option(help="A number for each row and column beside the factors.")] = False,
+    bias: Bias = False,
     robust: Annotated[
         Robust | None, typer.Option(help="For entries that are grossly wrong.", show_default=False)
     ] = None,
@@ -59,7 +66,7 @@ def complete(
         float | None,
         typer.Option(help="Share of the entries to judge by.", show_default="0.05; --implicit: 0"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the start and of what is held out.")] = 0,
+    seed: SplitSeed = 0,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Keep the sweeps so far here; go on from it if it is there.", show_default=False),
@@ -70,48 +77,47 @@ def complete(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the errors by sweep here (.png).", show_default=False)
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Complete a matrix of low rank. Exit code 0: converged; 2: not, or only what is known; 1: bad input.
 
     The file of factors holds U, V, mean, row_bias, col_bias, row_labels, col_labels: the entry of row i and
     column j is U[i] @ V[j] + mean + row_bias[i] + col_bias[j].
     """
-    try:
-        for path in (output, plot, checkpoint):
-            if path is not None and not path.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {path.parent} to write to")
-        from learnsolve.datasets.ratings import read_ratings
+    for path in (output, plot, checkpoint):
+        if path is not None:
+            check_folder(path)
+    from learnsolve.datasets.ratings import read_ratings
 
-        known = read_ratings(table)
-        with _progress(shown=not quiet and sys.stderr.isatty()) as callback:
-            result = _completed(
-                known,
-                rank,
-                callback,
-                regularization=regularization,
-                shrinkage=shrinkage,
-                bias=bias,
-                robust=None if robust is None else robust.value,
-                rtol=rtol,
-                maxiter=maxiter,
-                timeout=timeout,
-                held_out=0.05 if held_out is None and implicit is None else held_out,
-                seed=seed,
-                nonnegative=nonnegative,
-                checkpoint=checkpoint,
-                **_counted(known, implicit),
-            )
-        if output is not None:
-            from learnsolve.batch.tasks import write_factors
+    known = read_ratings(table)
+    with _progress(shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
+        result = _completed(
+            known,
+            rank,
+            callback,
+            regularization=regularization,
+            shrinkage=shrinkage,
+            bias=bias,
+            robust=None if robust is None else robust.value,
+            rtol=rtol,
+            maxiter=maxiter,
+            timeout=timeout,
+            held_out=0.05 if held_out is None and implicit is None else held_out,
+            seed=seed,
+            nonnegative=nonnegative,
+            checkpoint=checkpoint,
+            **_counted(known, implicit),
+        )
+    if output is not None:
+        from learnsolve.batch.tasks import write_factors
 
-            write_factors(output, known, result)
-        if plot is not None:
-            _draw(plot, result)
-    except (OSError, ValueError, TypeError, MemoryError) as error:
-        typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    if not quiet:
+        write_factors(output, known, result)
+    if plot is not None:
+        _draw(plot, result)
+    if as_json:
+        typer.echo(json.dumps(_record(table, known, result, output, plot), allow_nan=False))
+    elif not quiet:
         _report(known, result, [path for path in (output, plot) if path is not None])
     if not result.success:
         raise typer.Exit(NOT_CONVERGED)
@@ -119,9 +125,9 @@ def complete(
 
 def _completed(known: "Ratings", rank: int | None, callback: Any, **options: Any) -> "Completion":
     import learnsolve
+    from learnsolve.result import without_convergence_warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+    with without_convergence_warnings():
         entries = (known.rows, known.cols, options.pop("values", known.values))
         return learnsolve.complete(entries, rank, shape=known.shape, callback=callback, **options)
 
@@ -174,6 +180,20 @@ def _draw(path: Path, result: "Completion") -> None:
     axes.legend()
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=120)
+
+
+def _record(
+    table: Path, known: "Ratings", result: "Completion", output: Path | None, plot: Path | None
+) -> dict[str, Any]:
+    from learnsolve.batch.tasks import about
+
+    named = {"table": table, "output": output, "plot": plot}
+    return {
+        **{name: None if path is None else str(path) for name, path in named.items()},
+        "shape": list(known.shape),
+        "entries": int(known.values.size),
+        **about(result),
+    }
 
 
 def _report(known: "Ratings", result: "Completion", written: list[Path]) -> None:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from learnsolve.files import replacing
+
 if TYPE_CHECKING:
     from learnsolve.problems.smoke import SmokeSimulation, StepReport
 
@@ -23,7 +25,9 @@ def demo(
     ] = None,
     more: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
     steps: Annotated[int, typer.Option(min=1, help="Time steps.")] = 70,
-    output: Annotated[Path, typer.Option(help="Folder for the two pictures.", file_okay=False)] = Path("."),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the two pictures.", file_okay=False)
+    ] = Path("."),
 ) -> None:
     """Simulate a smoke plume past obstacles and draw it.
 
@@ -31,8 +35,9 @@ def demo(
     gradients on the last pressure equation, and writes demo_plume.png and demo_convergence.png.
     """
     sizes = _sizes(shape, more or [])
-    console = Console()
-    with console.status("loading"):
+    output.mkdir(parents=True, exist_ok=True)
+    console, bars = Console(), Console(stderr=True)
+    with bars.status("loading"):
         from learnsolve.problems.smoke import SmokeSimulation
 
         sim = SmokeSimulation(sizes, obstacles=_obstacles(sizes), dt=0.036)
@@ -43,15 +48,16 @@ def demo(
         MofNCompleteColumn(),
         TextColumn("{task.fields[last]}"),
         TimeRemainingColumn(),
-        console=console,
+        console=bars,
+        disable=not bars.is_terminal,
     ) as progress:
         task = progress.add_task("smoke", total=steps, completed=1, last="")
         while len(reports) < steps:
             reports.append(sim.step())
             progress.update(task, advance=1, last=f"{reports[-1].iterations} iterations")
     console.print(_summary(sim, reports))
-    compared = _compare(sim, console)
-    output.mkdir(parents=True, exist_ok=True)
+    with bars.status("comparing methods"):
+        compared = _compare(sim, console)
     for path in _draw(sim, compared, output):
         console.print(f"wrote {path}")
 
@@ -114,11 +120,10 @@ def _compare(sim: SmokeSimulation, console: Console) -> dict[str, Any]:
     for name in ("method", "iterations", "seconds"):
         table.add_column(name, justify="left" if name == "method" else "right")
     results = {}
-    with console.status("comparing methods"):
-        for name, preconditioner in (("multigrid CG", "multigrid"), ("plain CG", None)):
-            results[name] = learnsolve.solve(
-                problem.A, problem.b, method="cg", M=preconditioner, rtol=1e-6, maxiter=5000
-            )
+    for name, preconditioner in (("multigrid CG", "multigrid"), ("plain CG", None)):
+        results[name] = learnsolve.solve(
+            problem.A, problem.b, method="cg", M=preconditioner, rtol=1e-6, maxiter=5000
+        )
     for name, result in results.items():
         table.add_row(name, str(result.iterations), f"{result.seconds:.3f}")
     console.print(table)
@@ -141,5 +146,6 @@ def _draw(sim: SmokeSimulation, compared: dict[str, Any], output: Path) -> list[
     ax.set_title("one pressure equation")
     paths = [output / "demo_plume.png", output / "demo_convergence.png"]
     for figure, path in zip((plume, convergence), paths, strict=True):
-        figure.savefig(path, dpi=150)
+        with replacing(path) as part:
+            figure.savefig(part, format="png", dpi=150)
     return paths

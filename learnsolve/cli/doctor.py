@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from learnsolve import __version__
+from learnsolve.cli.common import FAILED, Json
 
-BROKEN = 1
 TOLERANCE = 1e-8
 # What the optional packages are for, by the name under which they are imported.
 OPTIONAL = {
@@ -30,7 +30,7 @@ OPTIONAL = {
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is installed, which backends work, and check them. Exit code 0: all is well; 1: it is not."""
     report: dict[str, Any] = {
@@ -50,7 +50,7 @@ def doctor(
     else:
         _show(report)
     if not report["healthy"]:
-        raise typer.Exit(BROKEN)
+        raise typer.Exit(FAILED)
 
 
 def _installed(package: str) -> str | None:

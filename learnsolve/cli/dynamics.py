@@ -1,12 +1,14 @@
 """``learnsolve dynamics``: the system behind a measured series, and how much of it a model shows."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from learnsolve.cli.runs import Device, Out, Parts, Quiet, Run, Timeout, command_line, errors_end, processes
+from learnsolve.cli.common import Json, Quiet
+from learnsolve.cli.runs import Device, Out, Parts, Run, Timeout, command_line, processes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,30 +84,29 @@ def fit(
 
     The same command continues a run that was stopped. RUN gets model.safetensors, report.md, portrait.png,
     spectrum.png, exponents.png, config.toml and metrics.jsonl. Exit code 0: finished, or paused by --timeout;
-    2: the file or an option is refused; 1: training failed; 130: interrupted, with a checkpoint.
+    1: the file or an option is refused, or training failed; 130: interrupted, with a checkpoint.
     """
     command = command_line(
         "learnsolve", "dynamics", "fit", str(data), out=out, time=time, key=key, dt=dt, embed=embed, lag=lag,
         method=method, alpha=alpha, dim=dim, hidden=hidden, observation=observation, length=length,
         steps=steps, held_out=held_out, timeout=timeout, parts=parts, seed=seed, device=device,
     )  # fmt: skip
-    with errors_end():
-        values, names, dt, lag = _read(data, time, key, dt, embed, lag)
-        with processes(device) as (where, rank):
-            work = partial(
-                _reconstructed, values, method, dim, hidden=hidden, alpha=_strength(alpha),
-                observation=observation, dt=dt, length=length, steps=steps, held_out=held_out, names=names,
-                seed=seed, timeout=timeout, parts=parts, folder=out, device=where,
-            )  # fmt: skip
-            run = Run(command, rank, quiet)
-            out.mkdir(parents=True, exist_ok=True)
-            found, _, _ = run.train(work, steps, _figures)
-            if rank == 0:
-                _write(out, data.name, found, values, embed, lag)
-            _say(run, found.model, found.free_run, found.floor)
-            run.say(f"{'success' if found.success else 'no success'}: {found.message}")
-            for name in ("model.safetensors", "report.md", "portrait.png", "spectrum.png", "exponents.png"):
-                run.say(f"wrote {out / name}")
+    values, names, dt, lag = _read(data, time, key, dt, embed, lag)
+    with processes(device) as (where, rank):
+        work = partial(
+            _reconstructed, values, method, dim, hidden=hidden, alpha=_strength(alpha),
+            observation=observation, dt=dt, length=length, steps=steps, held_out=held_out, names=names,
+            seed=seed, timeout=timeout, parts=parts, folder=out, device=where,
+        )  # fmt: skip
+        run = Run(command, rank, quiet)
+        out.mkdir(parents=True, exist_ok=True)
+        found, _, _ = run.train(work, steps, _figures)
+        if rank == 0:
+            _write(out, data.name, found, values, embed, lag)
+        _say(run, found.model, found.free_run, found.floor)
+        run.say(f"{'success' if found.success else 'no success'}: {found.message}")
+        for name in ("model.safetensors", "report.md", "portrait.png", "spectrum.png", "exponents.png"):
+            run.say(f"wrote {out / name}")
 
 
 @app.command()
@@ -120,34 +121,43 @@ def evaluate(
     embed: Embed = 0,
     lag: Lag = None,
     ahead: Annotated[int, typer.Option(min=1, help="Steps of the forecasts whose error is told.")] = 20,
+    as_json: Json = False,
 ) -> None:
     """Say how alike a model's free run and a series are that it has not seen.
 
-    Exit code 0: told; 2: the files do not fit each other.
+    Exit code 0: told; 1: the files do not fit each other.
     """
-    with errors_end():
-        from learnsolve.dynamics import DynamicalModel
-        from learnsolve.dynamics.measures import agreement, prediction_error
+    from learnsolve.dynamics import DynamicalModel
+    from learnsolve.dynamics.measures import agreement, prediction_error
 
-        path = run / "model.safetensors" if run.is_dir() else run
-        model = DynamicalModel.load(path)
-        values, _, _, _ = _read(data, time, key, model.dt, embed, lag)
-        if values.shape[1] != len(model.mean):
-            raise ValueError(
-                f"the series has {values.shape[1]} variables, the model {len(model.mean)}: give the same "
-                "columns, or --embed and --lag of the fit"
-            )
-        known = values[_whole(values)]
-        half = len(known) // 2
-        if half < 2 or len(known) <= ahead:
-            raise ValueError(
-                f"the series has {len(known)} whole rows; more than {max(ahead, 3)} are accepted"
-            )
-        free = agreement(known, model.simulate(len(known), x0=known[0], transient=len(known) // 4))
-        say = Run("", 0)
-        _say(say, model, free, agreement(known[:half], known[half:]))
-        error = prediction_error(model.forecast, known, steps=ahead)
-        say.say(f"error {ahead} steps ahead: {error:.4g}, of a variance of {known.var(0).mean():.4g}")
+    path = run / "model.safetensors" if run.is_dir() else run
+    model = DynamicalModel.load(path)
+    values, _, _, _ = _read(data, time, key, model.dt, embed, lag)
+    if values.shape[1] != len(model.mean):
+        raise ValueError(
+            f"the series has {values.shape[1]} variables, the model {len(model.mean)}: give the same "
+            "columns, or --embed and --lag of the fit"
+        )
+    known = values[_whole(values)]
+    half = len(known) // 2
+    if half < 2 or len(known) <= ahead:
+        raise ValueError(f"the series has {len(known)} whole rows; more than {max(ahead, 3)} are accepted")
+    free = agreement(known, model.simulate(len(known), x0=known[0], transient=len(known) // 4))
+    floor = agreement(known[:half], known[half:])
+    error = prediction_error(model.forecast, known, steps=ahead)
+    if as_json:
+        record: dict[str, Any] = {
+            "run": str(run),
+            "data": str(data),
+            "free_run": free._asdict(),
+            "floor": floor._asdict(),
+        }
+        record |= {"ahead": ahead, "error": float(error), "variance": float(known.var(0).mean())}
+        typer.echo(json.dumps(record))
+        return
+    say = Run("", 0)
+    _say(say, model, free, floor)
+    say.say(f"error {ahead} steps ahead: {error:.4g}, of a variance of {known.var(0).mean():.4g}")
 
 
 def _whole(values: "NDArray") -> "NDArray":

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from learnsolve.cli.common import Quiet
 from learnsolve.cli.runs import (
     Device,
     Out,
     Parts,
-    Quiet,
     Run,
     Timeout,
     command_line,
-    errors_end,
     processes,
     time_left,
 )
@@ -63,7 +62,7 @@ def forecast(
 
     The same command continues a run that was stopped. RUN gets forecast.csv, report.md, forecast.png, and of
     chimera network.safetensors, config.toml and metrics.jsonl. Exit code 0: finished, or paused by --timeout;
-    2: the file or an option is refused; 1: training failed; 130: interrupted, with a checkpoint.
+    1: the file or an option is refused, or training failed; 130: interrupted, with a checkpoint.
     """
     began = time.perf_counter()
     command = command_line(
@@ -71,22 +70,21 @@ def forecast(
         patch=patch, split=split, date=date, steps=steps, timeout=timeout, parts=parts, seed=seed,
         device=device,
     )  # fmt: skip
-    with errors_end():
-        from learnsolve.datasets.series import read_series
-        from learnsolve.forecasting import ChimeraOptions
-        from learnsolve.training import FitOptions
+    from learnsolve.datasets.series import read_series
+    from learnsolve.forecasting import ChimeraOptions
+    from learnsolve.training import FitOptions
 
-        series = read_series(data, date=date)
-        splits = series.months() if split == "months" else series.fractions()
-        network = ChimeraOptions(len(series.names), look_back, horizon, patch=patch)
-        fit = FitOptions(
-            steps=steps, learning_rate=1e-3, schedule="cosine", warmup=min(20, steps - 1), optimizer="adamw",
-            weight_decay=0.01, ema=0.98, seed=seed, validate_every=max(steps // 12, 1), timeout=timeout,
-            parts=parts,
-        )  # fmt: skip
-        with processes(device) as (where, rank):
-            task = _Task(data, series, splits, model, look_back, horizon)
-            _go(task, network, time_left(fit, began), out, where, Run(command, rank, quiet))
+    series = read_series(data, date=date)
+    splits = series.months() if split == "months" else series.fractions()
+    network = ChimeraOptions(len(series.names), look_back, horizon, patch=patch)
+    fit = FitOptions(
+        steps=steps, learning_rate=1e-3, schedule="cosine", warmup=min(20, steps - 1), optimizer="adamw",
+        weight_decay=0.01, ema=0.98, seed=seed, validate_every=max(steps // 12, 1), timeout=timeout,
+        parts=parts,
+    )  # fmt: skip
+    with processes(device) as (where, rank):
+        task = _Task(data, series, splits, model, look_back, horizon)
+        _go(task, network, time_left(fit, began), out, where, Run(command, rank, quiet))
 
 
 class _Task(NamedTuple):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.runs import INTERRUPTED, Device, Quiet, Run, command_line, errors_end, signals
+from learnsolve.cli.common import INTERRUPTED, Quiet
+from learnsolve.cli.runs import Device, Run, command_line, signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,50 +52,49 @@ def linearize(
 
     Half of softmax attention within a window, half of a recurrence whose gates are the keys' own: not a
     parameter more, and a memory that does not grow as it generates. DIR gets model.safetensors, config.json
-    and the tokenizer. Nothing is downloaded. Exit code 0: written; 2: wrong model, text or option; 1: tuning
-    failed; 130: interrupted, nothing written.
+    and the tokenizer. Nothing is downloaded. Exit code 0: written; 1: wrong model, text or option,
+    or tuning failed; 130: interrupted, nothing written.
     """
     command = command_line("learnsolve", "linearize", str(path), out=out, gate=gate, text=text)
     run = Run(command, 0, quiet)
-    with errors_end():
-        for name in ("transformers", "peft"):
-            if find_spec(name) is None:
-                raise ValueError(f"{name} is not installed: pip install learnsolve[llm]")
-        import torch
+    for name in ("transformers", "peft"):
+        if find_spec(name) is None:
+            raise ValueError(f"{name} is not installed: pip install learnsolve[llm]")
+    import torch
 
-        from learnsolve.linearize import LigerOptions, LoRAOptions, convert, files, tuning
-        from learnsolve.training import FitOptions
+    from learnsolve.linearize import LigerOptions, LoRAOptions, convert, files, tuning
+    from learnsolve.training import FitOptions
 
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("there is no CUDA device; use --device cpu")
-        options, lora = LigerOptions(gate, window, share), LoRAOptions(rank, output=output)
-        files.check_new(out)
-        _without_bars()
-        model = files.read_original(path)
-        learned, judged = (None, None) if text is None else _tokens(path, text, model, length)
-        model = model.to(device)
-        before = None if judged is None else _accuracy(model, judged)
-        model = convert.linearize(model, options)
-        if learned is not None and judged is not None:
-            right = [("original", before), ("converted", _accuracy(model, judged))]
-            fit = FitOptions(steps, learning_rate=rate, optimizer="adamw", schedule="linear", seed=seed)
-            batches = tuning.windows(learned, batch, length)
-            with run.bar("figures") as bar, signals() as asked:
-                task = bar.add_task("tuning", total=steps, figures="")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device; use --device cpu")
+    options, lora = LigerOptions(gate, window, share), LoRAOptions(rank, output=output)
+    files.check_new(out)
+    _without_bars()
+    model = files.read_original(path)
+    learned, judged = (None, None) if text is None else _tokens(path, text, model, length)
+    model = model.to(device)
+    before = None if judged is None else _accuracy(model, judged)
+    model = convert.linearize(model, options)
+    if learned is not None and judged is not None:
+        right = [("original", before), ("converted", _accuracy(model, judged))]
+        fit = FitOptions(steps, learning_rate=rate, optimizer="adamw", schedule="linear", seed=seed)
+        batches = tuning.windows(learned, batch, length)
+        with run.bar("figures") as bar, signals() as asked:
+            task = bar.add_task("tuning", total=steps, figures="")
 
-                def callback(now: "FitProgress") -> bool:
-                    left = timedelta(seconds=round(now.eta))
-                    bar.update(task, completed=now.step, figures=f"loss {now.loss:.4f}, {left} left")
-                    return asked()
+            def callback(now: "FitProgress") -> bool:
+                left = timedelta(seconds=round(now.eta))
+                bar.update(task, completed=now.step, figures=f"loss {now.loss:.4f}, {left} left")
+                return asked()
 
-                model, result = tuning.tune(model, batches, fit, lora, callback=callback)
-            if not result.finished:
-                run.say(f"stopped at step {result.step} of {steps}; nothing was written")
-                raise typer.Exit(INTERRUPTED)
-            right.append((f"tuned by {steps * batch * length:,} tokens", _accuracy(model, judged)))
-            for name, value in right:
-                run.say(f"{name}: {value:.4f} right of the next tokens in what was held out")
-        files.save(out, model.cpu(), tokenizer=path)
+            model, result = tuning.tune(model, batches, fit, lora, callback=callback)
+        if not result.finished:
+            run.say(f"stopped at step {result.step} of {steps}; nothing was written")
+            raise typer.Exit(INTERRUPTED)
+        right.append((f"tuned by {steps * batch * length:,} tokens", _accuracy(model, judged)))
+        for name, value in right:
+            run.say(f"{name}: {value:.4f} right of the next tokens in what was held out")
+    files.save(out, model.cpu(), tokenizer=path)
     run.say(f"wrote {out}")
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 import typer
 
-from learnsolve.cli.runs import FAILED, Out, Quiet, Run, errors_end
+from learnsolve.cli.common import NOT_CONVERGED, Quiet, say_error
+from learnsolve.cli.runs import Out, Run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,30 +67,29 @@ def merge(
 
     Judged by the mean logarithm of the error's reduction in the first steps of solves that no training has
     seen; the barrier is that of the average above the mean of the networks'. RUN gets network.safetensors.
-    Exit code 0: merged; 1: the barrier is not accepted, and nothing is written; 2: wrong options or files.
+    Exit code 0: merged; 2: the barrier is not accepted, and nothing is written; 1: wrong options or files.
     """
-    with errors_end():
-        from learnsolve.training.merging import MergeError
-        from learnsolve.training.merging import merge as average
+    from learnsolve.training.merging import MergeError
+    from learnsolve.training.merging import merge as average
 
-        run = Run("", 0, quiet)
-        parents = _read_all(runs, out)
-        held_out = _held_out(parents, family, shape, seed)
-        networks = [parent.network for parent in parents]
-        with run.console.status("preparing the systems"):
-            systems, loss = _judge(held_out)
-        try:
-            with run.console.status("merging"):
-                network, report = average(networks, loss=loss, accept=accept, align=align, layers=layers)
-        except MergeError as error:
-            _tell(run, runs, error.report, held_out, [])
-            typer.echo(f"learnsolve: {error}", err=True)
-            raise typer.Exit(FAILED) from None
-        with run.console.status("counting iterations"):
-            counts = [_iterations(one, systems, held_out) for one in (*networks, network)]
-        _write(out / FILE, cast("DirectionNetwork", network), report, parents, runs, align, held_out)
-        _tell(run, runs, report, held_out, counts)
-        _say_use(run, out / FILE)
+    run = Run("", 0, quiet)
+    parents = _read_all(runs, out)
+    held_out = _held_out(parents, family, shape, seed)
+    networks = [parent.network for parent in parents]
+    with run.bars.status("preparing the systems"):
+        systems, loss = _judge(held_out)
+    try:
+        with run.bars.status("merging"):
+            network, report = average(networks, loss=loss, accept=accept, align=align, layers=layers)
+    except MergeError as error:
+        _tell(run, runs, error.report, held_out, [])
+        say_error(error)
+        raise typer.Exit(NOT_CONVERGED) from None
+    with run.bars.status("counting iterations"):
+        counts = [_iterations(one, systems, held_out) for one in (*networks, network)]
+    _write(out / FILE, cast("DirectionNetwork", network), report, parents, runs, align, held_out)
+    _tell(run, runs, report, held_out, counts)
+    _say_use(run, out / FILE)
 
 
 class _Parent(NamedTuple):

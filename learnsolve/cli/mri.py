@@ -1,6 +1,8 @@
 """``learnsolve mri``: what a file of k-space holds, and images from it."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -8,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from learnsolve.cli import mri_report, mri_tools, mri_train
-from learnsolve.cli.batch import Mpi, Scheduler, bar, executor_of
-from learnsolve.cli.mri_volume import Recipe, ReconstructFile, forecast, listed
-from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
+from learnsolve.cli.batch import Mpi, Scheduler, bar, executor_of, listed
+from learnsolve.cli.common import FAILED, NOT_CONVERGED, Json, Quiet, say_error
 
 if TYPE_CHECKING:
     from learnsolve.mri import Sampling
@@ -27,6 +28,7 @@ app.command()(mri_report.report)
 class Method(StrEnum):
     """How to reconstruct."""
 
+    auto = "auto"
     l1_wavelet = "l1-wavelet"
     total_variation = "total-variation"
     cg_sense = "cg-sense"
@@ -54,6 +56,7 @@ def info(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="HDF5, .npy, .npz or .cfl.")],
     key: Key = None,
     axes: Axes = None,
+    as_json: Json = False,
 ) -> None:
     """Say what files hold. Exit code 0: k-space; 1: one of them is something else."""
     from learnsolve.datasets.kspace import open_kspace
@@ -62,14 +65,19 @@ def info(
     for path in files:
         try:
             with open_kspace(path, key=key, axes=axes) as kspace:
+                about = {name: str(value)[:100] for name, value in kspace.attributes.items()}
+                if as_json:
+                    record = {"file": str(path), "verdict": kspace.verdict(), "shape": list(kspace.shape)}
+                    typer.echo(json.dumps({**record, "centred": kspace.centred, "attributes": about}))
+                    continue
                 typer.echo(f"{path}: {kspace.verdict()}")
-                for name, value in kspace.attributes.items():
-                    typer.echo(f"  {name}: {str(value)[:100]}")
+                for name, value in about.items():
+                    typer.echo(f"  {name}: {value}")
         except (OSError, ValueError) as error:
             failed = True
-            mri_tools.fail(error)
+            say_error(error)
     if failed:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -78,7 +86,7 @@ def recon(
         list[Path], typer.Argument(metavar="FILE...", help="Files of k-space, or folders of them.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for files of the same names.")],
-    method: Annotated[Method, typer.Option(help="How to reconstruct.")] = Method.l1_wavelet,
+    method: Annotated[Method, typer.Option(help="How to reconstruct.")] = Method.auto,
     maps: Annotated[Maps, typer.Option(help="How to find what the coils see.")] = Maps.espirit,
     mask: Annotated[
         str | None,
@@ -115,8 +123,8 @@ def recon(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how long it would take, by one slice of each file.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a record for each file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Reconstruct volumes, a slice at a time; a second call does what is missing.
 
@@ -124,64 +132,62 @@ def recon(
     attributes of how it was made. Exit code 0: all is well; 2: slices were skipped or did not converge; 1: a
     file was not read, or an option is wrong.
     """
-    from learnsolve.batch import map_files
+    from learnsolve.batch import Recipe, ReconstructFile, map_files
+    from learnsolve.batch.scans import SUFFIXES, forecast
 
     worst, silent = 0, quiet or as_json
-    try:
-        rule, file = _masked(mask, acceleration, centre, axis, seed)
-        recipe = Recipe(
-            method.value,
-            maps.value,
-            rule,
-            seed is None,
-            file,
-            weights,
-            consistent,
-            check,
-            hold_out,
-            key,
-            axes,
-        )
-        found = list(listed(files))
-        for beside in recipe.files():
-            if not beside.is_file():
-                raise FileNotFoundError(f"there is no file {beside}")
-        if method is Method.recurrentvarnet:
-            from learnsolve.mri.learned import load
+    rule, file = _masked(mask, acceleration, centre, axis, seed)
+    recipe = Recipe(
+        method.value,
+        maps.value,
+        rule,
+        seed is None,
+        file,
+        weights,
+        consistent,
+        check,
+        hold_out,
+        key,
+        axes,
+    )
+    found = listed(files, SUFFIXES)
+    for beside in recipe.files():
+        if not beside.is_file():
+            raise FileNotFoundError(f"there is no file {beside}")
+    if method in (Method.recurrentvarnet, Method.auto):
+        from learnsolve.mri.learned import load
 
-            load(weights)
-    except (OSError, ValueError) as error:
-        mri_tools.fail(error)
-        raise typer.Exit(BAD_INPUT) from None
+        load(weights)
     if dry_run:
         for path in found:
             try:
                 _foretell(forecast(path, recipe), as_json)
             except (OSError, ValueError) as error:
-                mri_tools.fail(error)
-                worst = BAD_INPUT
+                say_error(error)
+                worst = FAILED
         raise typer.Exit(worst)
     alone = workers == 0 and scheduler is None and not mpi
-    try:
-        with executor_of(scheduler, mpi) as executor, bar(len(found), not (alone or silent)) as progress:
-            task = ReconstructFile(recipe, silent or not alone)
-            options: dict[str, Any] = {"executor": executor, "workers": None if executor else workers}
-            records = map_files(task, found, out, progress=progress, **options)
-    except (OSError, ValueError, ImportError) as error:
-        mri_tools.fail(error)
-        raise typer.Exit(BAD_INPUT) from None
+    shows_bar = not (alone or silent)
+    with (
+        executor_of(scheduler, mpi) as executor,
+        bar(len(found), shows_bar) as progress,
+        _bars_of_slices(alone and not silent) as slices,
+    ):
+        task = ReconstructFile(recipe, slices)
+        options: dict[str, Any] = {"executor": executor, "workers": None if executor else workers}
+        records = map_files(task, found, out, progress=progress, **options)
     for held in records:
         if held.status == "failed":
-            mri_tools.fail(ValueError(f"{held.file}: {held.error}"))
-            worst = BAD_INPUT
+            say_error(f"{held.file}: {held.error}")
+            worst = FAILED
             continue
         record = held.result
         if report:
             try:
                 record["report"] = str(mri_report.written(Path(record["out"]), out))
             except (OSError, ValueError) as error:
-                mri_tools.fail(error)
-                worst = BAD_INPUT
+                say_error(error)
+                worst = FAILED
         if as_json:
             typer.echo(json.dumps(record))
         elif not quiet:
@@ -190,6 +196,28 @@ def recon(
             worst = NOT_CONVERGED
     if worst:
         raise typer.Exit(worst)
+
+
+@contextmanager
+def _bars_of_slices(shown: bool) -> Iterator[Callable[[Path, int, int], None] | None]:
+    """A bar on standard error for each file."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[Path, TaskID] = {}
+
+        def callback(path: Path, done: int, slices: int) -> None:
+            if path not in tasks:
+                tasks[path] = progress.add_task(path.name, total=slices)
+            progress.update(tasks[path], completed=done)
+
+        yield callback
 
 
 def _masked(

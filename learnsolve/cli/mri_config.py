@@ -122,10 +122,11 @@ def places(files: Sequence[str]) -> tuple[tuple[str, int], ...]:
     ValueError, OSError
         There are none, or a file holds no k-space.
     """
-    from learnsolve.cli.mri_volume import listed
+    from learnsolve.batch.scans import SUFFIXES
+    from learnsolve.cli.batch import listed
 
     found = []
-    for path in listed([Path(file) for file in files]):
+    for path in listed([Path(file) for file in files], SUFFIXES):
         with open_kspace(path) as kspace:
             for index in range(len(kspace)):
                 k = kspace[index]

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnsolve.cli.mri_tools import fail
-from learnsolve.cli.mri_volume import Recipe, solved
-from learnsolve.cli.solve import BAD_INPUT
+from learnsolve.cli.common import FAILED, say_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from learnsolve.batch.scans import Recipe
     from learnsolve.datasets.kspace import KSpace
 
 # By so much is an error brighter than the image.
@@ -45,9 +44,9 @@ def report(
             typer.echo(f"wrote {written(path, path.parent if out is None else out, index)}")
         except (OSError, ValueError) as error:
             failed = True
-            fail(error)
+            say_error(error)
     if failed:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(FAILED)
 
 
 def written(path: Path, out: Path, index: int | None = None) -> Path:
@@ -62,6 +61,7 @@ def written(path: Path, out: Path, index: int | None = None) -> Path:
     """
     import h5py
 
+    from learnsolve.batch.scans import Recipe
     from learnsolve.datasets.kspace import open_kspace
     from learnsolve.files import replacing
 
@@ -94,12 +94,13 @@ def written(path: Path, out: Path, index: int | None = None) -> Path:
     return page
 
 
-def montage(kspace: "KSpace", index: int, recipe: Recipe, path: Path) -> "Figure":
+def montage(kspace: "KSpace", index: int, recipe: "Recipe", path: Path) -> "Figure":
     """Image, reference, error, mask, maps and convergence of a slice."""
     import numpy as np
     import torch
     from matplotlib.figure import Figure
 
+    from learnsolve.batch.scans import solved
     from learnsolve.mri import factor, sampled_of, zero_filled
 
     k = torch.from_numpy(kspace[index])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from learnsolve.cli.solve import BAD_INPUT, NOT_CONVERGED
+from learnsolve.cli.common import FAILED, NOT_CONVERGED, Json, say_error
 
 Acceleration = Annotated[float, typer.Option(help="Positions for each that is sampled.")]
 Centre = Annotated[
@@ -31,11 +31,6 @@ class Rule(StrEnum):
     spiral = "spiral"
 
 
-def fail(error: BaseException) -> None:
-    """Say what was wrong."""
-    typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-
-
 def mask(
     rule: Annotated[Rule, typer.Argument(help="How to undersample.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A file .npy.")],
@@ -51,16 +46,12 @@ def mask(
     from learnsolve.files import replacing
     from learnsolve.mri import Sampling, acs_region, factor
 
-    try:
-        chosen = Sampling(
-            rule.value, acceleration, centre=centre, axis=axis, seed=int(seed) if seed.isdigit() else seed
-        )
-        found = chosen.mask(shape)
-        with replacing(out) as part, open(part, "wb") as stream:
-            np.save(stream, found.numpy())
-    except (OSError, ValueError) as error:
-        fail(error)
-        raise typer.Exit(BAD_INPUT) from None
+    chosen = Sampling(
+        rule.value, acceleration, centre=centre, axis=axis, seed=int(seed) if seed.isdigit() else seed
+    )
+    found = chosen.mask(shape)
+    with replacing(out) as part, open(part, "wb") as stream:
+        np.save(stream, found.numpy())
     tall, wide = acs_region(found)
     typer.echo(f"factor {factor(found):.4f}, middle {tall} x {wide}; wrote {out}")
 
@@ -86,32 +77,28 @@ def maps(
     from learnsolve.mri.reconstruct import MAPS
 
     skipped: list[int] = []
-    try:
-        if method not in MAPS:
-            raise ValueError(f"method is {method!r}; {', '.join(MAPS)} are accepted")
-        if method != "espirit" and (sets > 1 or crop):
-            raise ValueError(f"{method} has neither sets nor a crop; espirit has")
-        with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
-            slices, coils, height, width = kspace.shape
-            whole = target.create_dataset("maps", (slices, sets, coils, height, width), np.complex64)
-            if method == "espirit":
-                target.create_dataset("eigenvalues", (slices, sets, height, width), np.float32)
-            for i in range(slices):
-                k = torch.from_numpy(kspace[i])
-                try:
-                    if method == "espirit":
-                        found = espirit(k, maps=sets, crop=crop, centred=kspace.centred)
-                        whole[i], target["eigenvalues"][i] = found.maps.numpy(), found.eigenvalues.numpy()
-                    else:
-                        whole[i, 0] = MAPS[method](k, centred=kspace.centred).numpy()
-                except ValueError as error:
-                    skipped.append(i)
-                    fail(ValueError(f"slice {i} skipped: {error}"))
-            if len(skipped) == slices:
-                raise ValueError(f"{file} has no slice that maps could be found of")
-    except (OSError, ValueError) as error:
-        fail(error)
-        raise typer.Exit(BAD_INPUT) from None
+    if method not in MAPS:
+        raise ValueError(f"method is {method!r}; {', '.join(MAPS)} are accepted")
+    if method != "espirit" and (sets > 1 or crop):
+        raise ValueError(f"{method} has neither sets nor a crop; espirit has")
+    with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
+        slices, coils, height, width = kspace.shape
+        whole = target.create_dataset("maps", (slices, sets, coils, height, width), np.complex64)
+        if method == "espirit":
+            target.create_dataset("eigenvalues", (slices, sets, height, width), np.float32)
+        for i in range(slices):
+            k = torch.from_numpy(kspace[i])
+            try:
+                if method == "espirit":
+                    found = espirit(k, maps=sets, crop=crop, centred=kspace.centred)
+                    whole[i], target["eigenvalues"][i] = found.maps.numpy(), found.eigenvalues.numpy()
+                else:
+                    whole[i, 0] = MAPS[method](k, centred=kspace.centred).numpy()
+            except ValueError as error:
+                skipped.append(i)
+                say_error(f"slice {i} skipped: {error}")
+        if len(skipped) == slices:
+            raise ValueError(f"{file} has no slice that maps could be found of")
     typer.echo(f"{method}: maps of {slices - len(skipped)} slices, {coils} coils; wrote {out}")
     if skipped:
         raise typer.Exit(NOT_CONVERGED)
@@ -135,20 +122,16 @@ def simulate(
     from learnsolve.datasets.kspace_writers import write_kspace
     from learnsolve.problems.scans import Volume
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for number in range(volumes):
-            scan = Volume((size, size), coils=coils, slices=slices, noise=noise, seed=seed + number)
-            path = out / f"{layout}_{seed + number}.h5"
-            write_kspace(
-                path, (scan[i].kspace for i in range(slices)), (slices, coils, size, size), layout,
-                references=(_image(scan[i].kspace) for i in range(slices)),
-                attributes={"acquisition": scan.contrast.sequence, "seed": np.int64(seed + number)},
-            )  # fmt: skip
-            typer.echo(f"wrote {path}")
-    except (OSError, ValueError) as error:
-        fail(error)
-        raise typer.Exit(BAD_INPUT) from None
+    out.mkdir(parents=True, exist_ok=True)
+    for number in range(volumes):
+        scan = Volume((size, size), coils=coils, slices=slices, noise=noise, seed=seed + number)
+        path = out / f"{layout}_{seed + number}.h5"
+        write_kspace(
+            path, (scan[i].kspace for i in range(slices)), (slices, coils, size, size), layout,
+            references=(_image(scan[i].kspace) for i in range(slices)),
+            attributes={"acquisition": scan.contrast.sequence, "seed": np.int64(seed + number)},
+        )  # fmt: skip
+        typer.echo(f"wrote {path}")
 
 
 def _image(kspace: Any) -> Any:
@@ -165,7 +148,7 @@ def evaluate(
         Path, typer.Option("--reference", "-r", help="A file of k-space or of images, or a folder of such.")
     ],
     convention: Annotated[Literal["fastmri", "calgary"], typer.Option(help="Whose definitions.")] = "fastmri",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a record for each file.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare reconstructions with references: means over slices, and intervals that hold 95 of 100 means.
 
@@ -189,7 +172,7 @@ def evaluate(
                 raise ValueError(f"all references of {path} are zero")
         except (OSError, ValueError) as error:
             failed = True
-            fail(error)
+            say_error(error)
             continue
         record: dict[str, Any] = {"file": str(path), "slices": len(rows), "convention": convention}
         for name in rows[0]:
@@ -203,7 +186,7 @@ def evaluate(
             low, high = record[name]["interval"]
             typer.echo(f"  {name} {record[name]['mean']:.4f} ({low:.4f} to {high:.4f})")
     if failed:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(FAILED)
 
 
 def _pairs(path: Path, other: Path) -> Any:

@@ -2,7 +2,6 @@
 
 import statistics
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from learnsolve.cli.common import Quiet
 from learnsolve.cli.runs import (
     Device,
     Out,
-    Quiet,
     Run,
     Seed,
     Steps,
     Timeout,
     command_line,
-    errors_end,
     processes,
     time_left,
 )
@@ -59,22 +57,21 @@ def train(
 
     Slices that are fully sampled are undersampled by masks drawn on the way; of others, samples are kept
     aside to learn by. The same command continues a run that was stopped. RUN gets network.safetensors,
-    config.toml, metrics.jsonl and report.md. Exit code 0: finished, or paused by --timeout; 2: wrong config
-    or files; 1: training failed; 130: interrupted, with a checkpoint.
+    config.toml, metrics.jsonl and report.md. Exit code 0: finished, or paused by --timeout; 1: wrong config
+    or files, or training failed; 130: interrupted, with a checkpoint.
     """
     command = command_line(
         "learnsolve", "mri", "train", config=config, out=out, begin=begin, steps=steps, timeout=timeout,
         seed=seed, workers=workers, device=device, data=data,
     )  # fmt: skip
-    with errors_end():
-        from learnsolve.cli.mri_config import MRIConfig
+    from learnsolve.cli.mri_config import MRIConfig
 
-        chosen = MRIConfig.read(config).changed(steps, timeout, seed, workers)
-        if data:
-            files = tuple(str(path.resolve()) for path in data)
-            chosen = replace(chosen, data=replace(chosen.data, files=files))
-        with processes(device) as (where, rank):
-            _go(chosen, out, begin, where, Run(command, rank, quiet))
+    chosen = MRIConfig.read(config).changed(steps, timeout, seed, workers)
+    if data:
+        files = tuple(str(path.resolve()) for path in data)
+        chosen = replace(chosen, data=replace(chosen.data, files=files))
+    with processes(device) as (where, rank):
+        _go(chosen, out, begin, where, Run(command, rank, quiet))
 
 
 def _go(config: "MRIConfig", out: Path, begin: str | None, where: Any, run: Run) -> None:
@@ -93,7 +90,7 @@ def _go(config: "MRIConfig", out: Path, begin: str | None, where: Any, run: Run)
                 f"{begin} is a network of {first.options}, and the config has {config.training.network}"
             )
         weights, record["begin"] = first.state_dict(), begin
-    with run.console.status("preparing slices"):
+    with run.bars.status("preparing slices"):
         held_out = config.examples()
         source = config.source()
     fit = time_left(config.training.fit, began)
@@ -105,7 +102,7 @@ def _go(config: "MRIConfig", out: Path, begin: str | None, where: Any, run: Run)
     network, result, _ = run.train(work, fit.steps, _figures)
     if run.rank == 0:
         learned.save(out / "network.safetensors", network.cpu())
-        with run.console.status("comparing with classical methods"):
+        with run.bars.status("comparing with classical methods"):
             figures = compare(network.cpu().eval(), held_out)
         with replacing(out / "report.md") as part:
             part.write_text(markdown(config, result, figures), encoding="utf-8", newline="\n")
@@ -135,8 +132,8 @@ def compare(
     """
     import torch
 
-    from learnsolve import ConvergenceWarning
     from learnsolve.mri import reconstruct
+    from learnsolve.result import without_convergence_warnings
 
     learned = {"weights": network, "check": False, "as_kspace": True}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {method: (method, {}) for method in methods}
@@ -150,8 +147,7 @@ def compare(
         for name, (method, options) in kinds.items():
             if one.aside is not None and method == "zero-filled":
                 continue
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with without_convergence_warnings():
                 res = reconstruct(k, method, **given, **options)
             rows.setdefault(name, []).append({**_judged(one, res), "seconds": res.seconds})
     return {

@@ -1,4 +1,4 @@
-"""What commands that train have in common: options, exit codes, the bar, signals, and how to go on."""
+"""What commands that train have in common: options, the bar, signals, and how to go on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from learnsolve.cli.common import INTERRUPTED
+
 if TYPE_CHECKING:
     import torch
 
     from learnsolve.training import FitOptions, FitProgress, FitResult
-
-FAILED = 1
-BAD_CONFIG = 2
-INTERRUPTED = 130
 
 Out = Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.", file_okay=False)]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps, instead of the config's.", show_default=False)]
@@ -39,7 +37,6 @@ Parts = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the config's.", show_default=False)]
 Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def command_line(*words: str, **options: Any) -> str:
@@ -56,24 +53,6 @@ def command_line(*words: str, **options: Any) -> str:
             if one is not None:
                 call += [f"--{name.replace('_', '-')}", str(one)]
     return shlex.join(call)
-
-
-@contextmanager
-def errors_end() -> Iterator[None]:
-    """An error ends the command: with a line that says it, and the exit code of its kind."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except (OSError, ValueError) as error:
-        raise _ended(error, BAD_CONFIG) from None
-    except (RuntimeError, MemoryError) as error:
-        raise _ended(error, FAILED) from None
-
-
-def _ended(error: Exception, code: int) -> typer.Exit:
-    typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-    return typer.Exit(code)
 
 
 @contextmanager
@@ -159,6 +138,7 @@ class Run:
     def __init__(self, command: str, rank: int, quiet: bool = False) -> None:
         self.command, self.rank = command, rank
         self.console = Console(quiet=quiet or rank != 0)
+        self.bars = Console(stderr=True, quiet=quiet or rank != 0)
 
     def say(self, text: str) -> None:
         """A line in which nothing is folded, or taken for markup."""
@@ -168,7 +148,7 @@ class Run:
         """A bar, with fields of its tasks beside it."""
         texts = (TextColumn(f"{{task.fields[{field}]}}") for field in fields)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *texts)
-        return Progress(*columns, console=self.console)
+        return Progress(*columns, console=self.bars, disable=not self.bars.is_terminal)
 
     def train(
         self,
@@ -192,21 +172,23 @@ class Run:
         typer.Exit
             A signal or the timeout has stopped the run; the same command continues it.
         """
-        worked = False
+        worked, told = False, ""
         with self.bar("figures") as progress, signals() as asked:
             task = progress.add_task("training", total=steps, figures="")
 
             def callback(now: FitProgress) -> bool:
-                nonlocal worked
+                nonlocal worked, told
                 worked = True
+                told = ", ".join([f"loss {now.loss:.4f}", *figures(now)])
                 left = f"{timedelta(seconds=round(now.eta))} left"
-                texts = ", ".join([f"loss {now.loss:.4f}", *figures(now), left])
-                progress.update(task, completed=now.step, figures=texts)
+                progress.update(task, completed=now.step, figures=f"{told}, {left}")
                 return asked()
 
             network, result = train(callback=callback)
             progress.update(task, completed=result.step)
             interrupted = asked()
+        if worked:
+            self.say(f"step {result.step}: {told}")
         if not result.finished:
             self.say(f"stopped at step {result.step} of {steps}, with a checkpoint")
             self.say(f"to continue: {self.command}")

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from learnsolve.cli.common import Quiet
 from learnsolve.cli.runs import (
     Device,
     Out,
-    Quiet,
     Run,
     Seed,
     Steps,
     Timeout,
     command_line,
-    errors_end,
     processes,
 )
 
@@ -52,20 +51,19 @@ def train(
     """Train a model on a task, and say how right it is, at lengths that it has not seen too.
 
     The same command continues a run that was stopped. RUN gets network.safetensors, config.toml,
-    metrics.jsonl, report.md and accuracy.png. Exit code 0: finished, or paused by --timeout; 2: wrong config;
-    1: training failed; 130: interrupted, with a checkpoint.
+    metrics.jsonl, report.md and accuracy.png. Exit code 0: finished, or paused by --timeout; 1: wrong config,
+    or training failed; 130: interrupted, with a checkpoint.
     """
     command = command_line(
         "learnsolve", "sequence", "train", task=task, out=out, model=model, beta_max=beta_max, steps=steps,
         timeout=timeout, seed=seed, device=device,
     )  # fmt: skip
-    with errors_end():
-        from learnsolve.cli.sequence_config import SequenceConfig
+    from learnsolve.cli.sequence_config import SequenceConfig
 
-        mixers = None if model is None else tuple(model.split(","))
-        chosen = SequenceConfig.read(task).changed(steps, timeout, seed, mixers, beta_max)
-        with processes(device) as (where, rank):
-            _go(chosen, out, where, Run(command, rank, quiet))
+    mixers = None if model is None else tuple(model.split(","))
+    chosen = SequenceConfig.read(task).changed(steps, timeout, seed, mixers, beta_max)
+    with processes(device) as (where, rank):
+        _go(chosen, out, where, Run(command, rank, quiet))
 
 
 def _go(config: "SequenceConfig", out: Path, where: Any, run: Run) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,13 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from learnsolve.cli.common import (
+    NOT_CONVERGED,
+    Atol,
+    Json,
+    Maxiter,
+    Method,
+    Preconditioner,
+    Quiet,
+    Rtol,
+    say_error,
+)
+from learnsolve.files import check_folder
+
 if TYPE_CHECKING:
     import numpy as np
 
     from learnsolve import Result
 
-NOT_CONVERGED = 2
-BAD_INPUT = 1
 TABLE_ROWS = 8
 
 
@@ -32,14 +42,11 @@ def solve(
             metavar="[b.mtx]", help="The right-hand side; left out: all ones.", show_default=False
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="See 'learnsolve methods'.")] = "auto",
-    preconditioner: Annotated[
-        str | None,
-        typer.Option("--preconditioner", "-M", help="See 'learnsolve methods'.", show_default=False),
-    ] = None,
-    rtol: Annotated[float, typer.Option(help="Stop at |b - A x| <= rtol |b| ...")] = 1e-5,
-    atol: Annotated[float, typer.Option(help="... or at |b - A x| <= atol.")] = 0.0,
-    maxiter: Annotated[int | None, typer.Option(help="Most iterations.", show_default=False)] = None,
+    method: Method = "auto",
+    preconditioner: Preconditioner = None,
+    rtol: Rtol = 1e-5,
+    atol: Atol = 0.0,
+    maxiter: Maxiter = None,
     timeout: Annotated[float | None, typer.Option(help="Most seconds.", show_default=False)] = None,
     grid: Annotated[
         str | None,
@@ -58,59 +65,36 @@ def solve(
         Path | None,
         typer.Option("--output", "-o", help="Write x here: .mtx or .mtx.gz.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Solve A x = b. Exit code 0: converged; 2: not converged; 1: bad input."""
-    try:
-        if output is not None and not output.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {output.parent} to write to")
-        A = _matrix(matrix)
-        b = _vector(rhs, A.shape[0])
-        options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "timeout": timeout}
-        options |= {"method": method}
-        posed = _Posed(A, b, grid)
-        first = True
-        if mpi:
-            result, first = _solve_by_petsc(posed, M=preconditioner or "auto", **options)
-            quiet |= not first
-        else:
-            with _progress(rtol, atol, shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
-                result = _solve(posed.A, posed.b, M=preconditioner, callback=callback, **options)
-        result = replace(result, x=posed.leave(result.x))
-        if output is not None and first:
-            from learnsolve.datasets import matrix_market
+    if output is not None:
+        check_folder(output)
+    from learnsolve.datasets.matrix_market_system import read_system
 
-            matrix_market.write(output, result.x, comment=f"{result!r} by {result.method}")
-    except (OSError, ValueError, TypeError, MemoryError, ImportError) as error:
-        typer.echo(f"learnsolve: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
+    A, b = read_system(matrix, rhs)
+    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "timeout": timeout}
+    options |= {"method": method}
+    posed = _Posed(A, b, grid)
+    first = True
+    if mpi:
+        result, first = _solve_by_petsc(posed, M=preconditioner or "auto", **options)
+        quiet |= not first
+    else:
+        with _progress(rtol, atol, shown=not (quiet or as_json) and sys.stderr.isatty()) as callback:
+            result = _solve(posed.A, posed.b, M=preconditioner, callback=callback, **options)
+    result = replace(result, x=posed.leave(result.x))
+    if output is not None and first:
+        from learnsolve.datasets import matrix_market
+
+        matrix_market.write(output, result.x, comment=f"{result!r} by {result.method}")
     if as_json and first:
         typer.echo(json.dumps(_record(result, matrix, rhs, output, A.shape), allow_nan=False))
     elif not quiet:
         _report(result, posed.b.reshape(len(b), -1), rhs, output)
     if not result.success:
         raise typer.Exit(NOT_CONVERGED)
-
-
-def _matrix(path: Path) -> Any:
-    from learnsolve.datasets import matrix_market
-
-    matrix = matrix_market.read(path)
-    return matrix.astype(float) if matrix.dtype.kind == "i" else matrix
-
-
-def _vector(path: Path | None, rows: int) -> "np.ndarray":
-    import numpy as np
-
-    if path is None:
-        return np.ones(rows)
-    b = _matrix(path)
-    if not isinstance(b, np.ndarray):
-        if math.prod(b.shape) > 1 << 30:
-            raise ValueError(f"{path}: a right-hand side of shape {b.shape} is too large to be made dense")
-        b = b.toarray()
-    return b[:, 0] if b.shape[1] == 1 else b
 
 
 class _Posed:
@@ -151,22 +135,20 @@ class _Posed:
 
 def _solve_by_petsc(posed: _Posed, **options: Any) -> tuple["Result", bool]:
     """The result, and whether this process is the one that speaks."""
-    import learnsolve
     from learnsolve.distributed import solve_petsc
     from learnsolve.distributed.exchange import petsc
+    from learnsolve.result import without_convergence_warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+    with without_convergence_warnings():
         result = solve_petsc(posed.A, posed.b, **options)
     return result, petsc().COMM_WORLD.rank == 0
 
 
 def _solve(A: Any, b: "np.ndarray", **options: Any) -> "Result":
     import learnsolve
+    from learnsolve.result import without_convergence_warnings
 
-    with warnings.catch_warnings():
-        # The status is printed, and the exit code says it too.
-        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+    with without_convergence_warnings():
         return learnsolve.solve(A, b, **options)
 
 
@@ -217,13 +199,15 @@ def _report(result: "Result", b: "np.ndarray", rhs: Path | None, output: Path | 
         typer.echo(f"x is in {output}")
     if not result.success:
         advice = "; ".join([result.status.value, *filter(None, [result.extras.get("detail")])])
-        typer.echo(f"learnsolve: not converged: {advice}", err=True)
+        say_error(f"not converged: {advice}")
 
 
 def _record(
     result: "Result", matrix: Path, rhs: Path | None, output: Path | None, shape: tuple[int, ...]
 ) -> dict[str, Any]:
     import numpy as np
+
+    from learnsolve.batch.tasks import about
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
@@ -235,12 +219,6 @@ def _record(
         "shape": [int(size) for size in shape],
         "right_hand_side": "ones" if rhs is None else str(rhs),
         "output": None if output is None else str(output),
-        "method": result.method,
-        "status": result.status.name,
-        "advice": result.status.value,
-        "success": result.success,
-        "iterations": int(result.iterations),
-        "relative_residual": plain(float(result.relative_residual)),
-        "seconds": float(result.seconds),
+        **about(result),
         "residuals": plain(np.asarray(result.residuals).tolist()),
     }

@@ -17,7 +17,6 @@ from learnsolve.cli.runs import (
     Steps,
     Timeout,
     command_line,
-    errors_end,
     processes,
     time_left,
 )
@@ -82,8 +81,8 @@ def dcdm(
     """Train a direction network for the method dcdm, and report what it can do.
 
     The same command continues a run that was stopped. RUN gets network.safetensors, config.toml,
-    metrics.jsonl, report.md and convergence.png. Exit code 0: finished, or paused by --timeout; 2: wrong
-    config or files; 1: training failed; 130: interrupted, with a checkpoint.
+    metrics.jsonl, report.md and convergence.png. Exit code 0: finished, or paused by --timeout; 1: wrong
+    config or files, or training failed; 130: interrupted, with a checkpoint.
     """
     _go("dcdm", config, out, steps, timeout, seed, device, schedule, earlier, narrow)
 
@@ -123,22 +122,21 @@ def _go(
         "learnsolve", "train", kind, config=config, out=out, steps=steps, timeout=timeout, seed=seed,
         device=device if kind == "dcdm" else None, schedule=schedule, narrow=narrow, **{"from": earlier},
     )  # fmt: skip
-    with errors_end():
-        from learnsolve.cli.train_config import TrainingConfig
-        from learnsolve.training.refinement import refined_from
+    from learnsolve.cli.train_config import TrainingConfig
+    from learnsolve.training.refinement import refined_from
 
-        if (schedule == "refined" or narrow is not None) != (earlier is not None):
-            raise ValueError(f"{_FROM[kind]} and --from RUN go together")
-        factors: str | tuple[float, ...] | None = schedule
-        if earlier is not None and schedule == "refined":
-            factors = refined_from(earlier)
-        chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed, factors)
-        initial = None
-        if earlier is not None and narrow is not None:
-            initial = _narrowed(earlier, narrow)
-            chosen = chosen.with_network(initial.options)
-        with processes(device) as (where, rank):
-            _Training(chosen, out, where, Run(command, rank), began, initial).go()
+    if (schedule == "refined" or narrow is not None) != (earlier is not None):
+        raise ValueError(f"{_FROM[kind]} and --from RUN go together")
+    factors: str | tuple[float, ...] | None = schedule
+    if earlier is not None and schedule == "refined":
+        factors = refined_from(earlier)
+    chosen = TrainingConfig.read(config, kind).with_options(steps, timeout, seed, factors)
+    initial = None
+    if earlier is not None and narrow is not None:
+        initial = _narrowed(earlier, narrow)
+        chosen = chosen.with_network(initial.options)
+    with processes(device) as (where, rank):
+        _Training(chosen, out, where, Run(command, rank), began, initial).go()
 
 
 def _narrowed(folder: Path, share: float) -> DirectionNetwork:
@@ -173,7 +171,7 @@ class _Training:
         from learnsolve.methods.dcdm_training import DCDMTraining
 
         self.out.mkdir(parents=True, exist_ok=True)
-        with self.run.console.status("preparing the systems"):
+        with self.run.bars.status("preparing the systems"):
             systems = list(held_out_systems(self.config.held_out, self.device))
         training, data = self.config.training, self.config.data
         given: list[Any] = [A for _, A in domains(data)]

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from learnsolve.files import replacing
 from learnsolve.methods import DCDM
 from learnsolve.preconditioners import LearnedMultigrid
 from learnsolve.preconditioners.coupling_network import CouplingNetwork
+from learnsolve.result import without_convergence_warnings
 from learnsolve.training import FitResult
 
 LIMIT = 2000
@@ -76,9 +76,8 @@ def _methods(kind: Kind, network: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def _solve(system: HeldOut, method: dict[str, Any], rtol: float, **options: Any) -> "learnsolve.Result":
-    with warnings.catch_warnings():
+    with without_convergence_warnings():
         # The report marks what has not converged.
-        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
         return learnsolve.solve(system.A, system.b, rtol=rtol, maxiter=LIMIT, **method, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from enum import StrEnum
@@ -12,6 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from learnsolve.cli.common import Json
+from learnsolve.files import replacing
 
 if TYPE_CHECKING:
     from learnsolve.online.trace import Systems, Trace
@@ -46,7 +50,10 @@ def tune(
     steps: Annotated[int, typer.Option(min=2, help="Systems.")] = 1000,
     arms: Annotated[int, typer.Option(min=1, help="Values of omega from 1 to 1.95.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of policies and problems.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for the picture.", file_okay=False)] = Path("."),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the picture.", file_okay=False)
+    ] = Path("."),
+    as_json: Json = False,
 ) -> None:
     """Solve a sequence of systems with a method that tunes its over-relaxation while it goes.
 
@@ -66,8 +73,9 @@ def tune(
         raise typer.BadParameter(
             "at most 10 with shifts: on more the matrix is indefinite", param_hint="--grid"
         )
-    console = Console()
-    with console.status("loading"):
+    output.mkdir(parents=True, exist_ok=True)
+    bars = Console(stderr=True)
+    with bars.status("loading"):
         methods = contenders(problem.value, wanted, arms, seed)
     traces: dict[str, Trace] = {}
     with Progress(
@@ -75,7 +83,8 @@ def tune(
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=bars,
+        disable=not bars.is_terminal,
     ) as progress:
         for name, (method, M, context) in methods.items():
             task = progress.add_task(name, total=steps)
@@ -89,10 +98,14 @@ def tune(
                 context,
                 lambda: progress.advance(task),  # noqa: B023
             )
-    console.print(table(traces, f"{problem.value}, {size}x{size} unknowns, {steps} systems"))
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "tune.png"
-    draw(traces).savefig(path, dpi=120)
+    with replacing(path) as part:
+        draw(traces).savefig(part, format="png", dpi=120)
+    if as_json:
+        typer.echo(json.dumps({name: record(trace) for name, trace in traces.items()}))
+        return
+    console = Console()
+    console.print(table(traces, f"{problem.value}, {size}x{size} unknowns, {steps} systems"))
     console.print(f"wrote {path}")
 
 
@@ -176,11 +189,21 @@ def run(
         return follow(systems(problem, size, steps, seed, told), method, M, report=report)
 
 
+def record(trace: Trace) -> dict[str, Any]:
+    """What a method has paid, as JSON can hold it."""
+    return {
+        "systems": len(trace.iterations),
+        "iterations": int(trace.iterations.sum()),
+        "seconds": float(trace.seconds.sum()),
+        "not_converged": int(trace.failures),
+    }
+
+
 def table(traces: dict[str, Trace], title: str) -> Table:
     """Iterations and seconds of each method."""
     shown = Table(title=title, title_justify="left")
     for heading in ("", "iterations", "for each", "in the last tenth", "seconds", "not converged"):
-        shown.add_column(heading, justify="left" if not heading else "right")
+        shown.add_column(heading, justify="left" if not heading else "right", no_wrap=not heading)
     for name, trace in traces.items():
         last = trace.iterations[-max(len(trace.iterations) // 10, 1) :]
         shown.add_row(

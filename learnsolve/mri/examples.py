@@ -1,7 +1,6 @@
 """What a network learns from: slices undersampled on the way, their maps, and where the descent begins."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from learnsolve.mri.espirit import espirit
 from learnsolve.mri.frame import Frame
 from learnsolve.mri.masks import Kind, Sampling
 from learnsolve.mri.rows import separable
-from learnsolve.result import ConvergenceWarning
+from learnsolve.result import without_convergence_warnings
 from learnsolve.training.seeding import seed_of
 
 # Of the share of positions that the acceleration allows, the middle takes this at most.
@@ -161,8 +160,7 @@ def started(kspace: Tensor, sampled: Tensor, maps: Tensor, centred: bool) -> Ten
     """The image that a network's descent begins with: a few iterations of total variation."""
     exact = separable(Frame(sampled, centred), maps)
     steps = STEPS_OF_LINES if exact else STEPS_OF_POINTS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with without_convergence_warnings():
         first = cg_sense(kspace, sampled, maps, centred=centred).x
         return total_variation(kspace, sampled, maps, x0=first, maxiter=steps, centred=centred).x
 

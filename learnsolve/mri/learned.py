@@ -14,7 +14,7 @@ from learnsolve.mri.classical import l1_wavelet
 from learnsolve.mri.coils import check_kspace, images_of, kspace_of, norm, rss
 from learnsolve.mri.examples import split, started
 from learnsolve.mri.recurrent_varnet import RecurrentVarNet, RecurrentVarNetOptions
-from learnsolve.result import ConvergenceWarning, Result, Status
+from learnsolve.result import ConvergenceWarning, Result, Status, without_convergence_warnings
 from learnsolve.training.shipped import load_network, save_network
 
 KIND = "recurrent-varnet"
@@ -185,8 +185,7 @@ def _slice(
         image = rss(images_of(y, centred=centred))
         if torch.isfinite(image).all():
             return _Part(image, y, (norm(kspace), 0.0 if consistent else left), score)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with without_convergence_warnings():
         other = l1_wavelet(kspace, sampled, maps, centred=centred, seed=seed)
     return _Part(other.x.abs(), kspace, (norm(kspace), float(other.residuals[-1])), score, other.status)
 

@@ -13,7 +13,7 @@ from learnsolve.mri.learned import recurrentvarnet
 from learnsolve.mri.masks import sampled_of
 from learnsolve.result import Result, Status
 
-Method = Literal["l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"]
+Method = Literal["auto", "l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"]
 METHODS: dict[str, Callable[..., Result]] = {
     "l1-wavelet": l1_wavelet,
     "total-variation": total_variation,
@@ -46,8 +46,10 @@ def reconstruct(
     ----------
     kspace : (..., coils, height, width) complex array
         Of numpy or torch; axes before the coils are a batch of slices.
-    method : {"l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"}
-        See `l1_wavelet`, `total_variation`, `cg_sense`, `recurrentvarnet` and `zero_filled`.
+    method : {"auto", "l1-wavelet", "total-variation", "cg-sense", "recurrentvarnet", "zero-filled"}
+        See `l1_wavelet`, `total_variation`, `cg_sense`, `recurrentvarnet` and `zero_filled`. ``"auto"`` is
+        the last where all is sampled, and otherwise the network of the shipped weights, which is checked by
+        samples that it has not seen, and gives way to ``"l1-wavelet"``.
     sampled : (height, width) or (width,) bool array, optional
         By default where k-space is not zero.
     maps : {"espirit", "walsh", "low-resolution"} or array in k-space's shape
@@ -55,14 +57,13 @@ def reconstruct(
     centred : bool
         The origin of k-space and images is at ``n // 2``, otherwise at 0.
     **options
-        Of the method.
+        Of the method; those of ``"auto"`` are the network's.
 
     Returns
     -------
     Result
         ``x`` is the image in k-space's library: complex, or of ``"zero-filled"`` and ``"recurrentvarnet"``
-        its size;
-        ``extras["maps"]`` holds the sensitivities.
+        its size; ``method`` says what was done; ``extras["maps"]`` holds the sensitivities.
 
     Raises
     ------
@@ -79,8 +80,8 @@ def reconstruct(
     >>> res.success, res.x.shape
     (True, (16, 16))
     """
-    if method not in (*METHODS, "zero-filled"):
-        raise ValueError(f"method is {method!r}; {', '.join(METHODS)} and zero-filled are accepted")
+    if method not in ("auto", *METHODS, "zero-filled"):
+        raise ValueError(f"method is {method!r}; auto, {', '.join(METHODS)} and zero-filled are accepted")
     k, back = as_tensor(kspace, "kspace"), restorer(kspace)
     check_kspace(k)
     if not k.any():
@@ -92,6 +93,8 @@ def reconstruct(
         found = f"{mask.dtype} of shape {tuple(mask.shape)}"
         raise ValueError(f"the mask is {found}; booleans of shape {tuple(k.shape[-2:])} are accepted")
     k = torch.where(mask, k, 0)
+    if method == "auto":
+        method, options = ("zero-filled", {}) if mask.all() else ("recurrentvarnet", options)
     if method == "zero-filled":
         if options:
             raise TypeError(f"zero-filled takes no {', '.join(options)}")

@@ -1,25 +1,28 @@
-"""A volume of ``learnsolve mri recon``: slices to parts, parts to a file."""
+"""Volumes of k-space: slices to parts, parts to a file of images."""
 
 import hashlib
 import json
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+import h5py
+import numpy as np
+import torch
 
-    from learnsolve.datasets.kspace import KSpace
-    from learnsolve.mri import Sampling
-    from learnsolve.mri.reconstruct import Method
-    from learnsolve.result import Result
+from learnsolve import mri
+from learnsolve.datasets.kspace import KSpace, open_kspace
+from learnsolve.files import replacing
+from learnsolve.mri import Sampling, held_out_error, reconstruct
+from learnsolve.mri.reconstruct import Method
+from learnsolve.result import Result, without_convergence_warnings
 
+# What method "auto" takes, unless the network fails its check.
+AUTOMATIC = ("zero-filled", "recurrentvarnet")
 SUFFIXES = (".h5", ".hdf5", ".npy", ".npz", ".cfl")
 
 
@@ -47,9 +50,9 @@ class Recipe:
         Of `learnsolve.datasets.kspace.open_kspace`.
     """
 
-    method: "Method"
+    method: Method = "auto"
     maps: str = "espirit"
-    rule: "Sampling | None" = None
+    rule: Sampling | None = None
     by_name: bool = True
     mask: str | None = None
     weights: str = "small"
@@ -66,13 +69,13 @@ class Recipe:
 
     def options(self) -> dict[str, Any]:
         """What `learnsolve.mri.reconstruct` takes beside."""
-        if self.method != "recurrentvarnet":
+        if self.method not in ("auto", "recurrentvarnet"):
             return {}
         return {"weights": self.weights, "consistent": self.consistent, "check": self.check}
 
     def files(self) -> list[Path]:
         """What the images depend on beside k-space."""
-        named = [self.weights] if self.method == "recurrentvarnet" else []
+        named = [self.weights] if self.options() else []
         return [Path(name) for name in (*named, self.mask) if name is not None and Path(name).suffix]
 
     def record(self) -> dict[str, Any]:
@@ -80,14 +83,12 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def of_record(cls, record: dict[str, Any]) -> "Recipe":
+    def of_record(cls, record: dict[str, Any]) -> Self:
         """What `record` gave."""
-        from learnsolve.mri import Sampling
-
         rule = record.get("rule")
         return cls(**{**record, "rule": None if rule is None else Sampling(**rule)})
 
-    def sampled(self, kspace: "KSpace", path: Path) -> "torch.Tensor | None":
+    def sampled(self, kspace: KSpace, path: Path) -> torch.Tensor | None:
         """The mask: by the rule, of a file, or of the file of k-space itself.
 
         Raises
@@ -95,8 +96,6 @@ class Recipe:
         ValueError
             The mask's file is no mask of that size.
         """
-        import torch
-
         found = None
         if self.rule is not None:
             rule = replace(self.rule, seed=path.name) if self.by_name else self.rule
@@ -108,17 +107,12 @@ class Recipe:
         return None if kspace.sampled is None else torch.from_numpy(kspace.sampled)
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> "torch.Tensor":
+def read_mask(path: Path, shape: tuple[int, int]) -> torch.Tensor:
     """The mask of a file .npy, or of the dataset ``mask`` of an HDF5 file, with its origin in the middle."""
-    import numpy as np
-    import torch
-
     try:
         if path.suffix == ".npy":
             held = np.load(path, allow_pickle=False)
         else:
-            import h5py
-
             with h5py.File(path) as file:
                 held = np.asarray(file["mask"])
     except FileNotFoundError:
@@ -131,18 +125,6 @@ def read_mask(path: Path, shape: tuple[int, int]) -> "torch.Tensor":
     return torch.from_numpy(np.array(np.broadcast_to(held != 0, shape)))
 
 
-def listed(files: list[Path]) -> Iterator[Path]:
-    """Files, and those inside of folders."""
-    for path in files:
-        if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
-            if not inside:
-                raise FileNotFoundError(f"there is no {', '.join(SUFFIXES)} in the folder {path}")
-            yield from inside
-        else:
-            yield path
-
-
 @dataclass(frozen=True)
 class ReconstructFile:
     """Reconstruct a file of k-space; a task of `learnsolve.batch.map_files`.
@@ -151,46 +133,64 @@ class ReconstructFile:
     ----------
     recipe : Recipe
         How.
-    silent : bool
-        Without a bar.
+    progress : callable, optional
+        Called with the file, how many of its slices are there, and how many it has.
+
+    Examples
+    --------
+    >>> from learnsolve.mri import Sampling
+    >>> recipe = Recipe("total-variation", rule=Sampling("random", 4, centre=0.08))
+    >>> ReconstructFile(recipe).suffix
+    '.h5'
     """
 
-    recipe: Recipe
-    silent: bool = True
+    recipe: Recipe = Recipe()
+    progress: Callable[[Path, int, int], Any] | None = None
 
     suffix = ".h5"
 
     def __call__(self, path: Path, target: Path) -> dict[str, Any]:
-        return volume(path, target.parent, self.recipe, self.silent)
+        return reconstruct_volume(path, target, self.recipe, self.progress)
 
     def __repr__(self) -> str:
         """All that the images depend on."""
         return repr((self.recipe, [_state(one) for one in self.recipe.files()]))
 
 
-def volume(path: Path, out: Path, recipe: Recipe, silent: bool) -> dict[str, Any]:
-    """Reconstruct a file; what comes of it."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+def reconstruct_volume(
+    path: Path, target: Path, recipe: Recipe, progress: Callable[[Path, int, int], Any] | None = None
+) -> dict[str, Any]:
+    """Reconstruct a file of k-space into another, a slice at a time; a call that was killed goes on.
 
-    from learnsolve.datasets.kspace import open_kspace
+    Parameters
+    ----------
+    path, target : pathlib.Path
+        The file made has the dataset reconstruction (slices, height, width), and a record of how.
+    recipe : Recipe
+    progress : callable, optional
+        As of `ReconstructFile`.
 
+    Returns
+    -------
+    dict
+        The record: ``skipped``, ``not_converged`` and ``fallback`` slices, and ``metrics`` where more was
+        measured than was used.
+
+    Raises
+    ------
+    OSError, ValueError
+        The file is not read, or nothing can be written.
+    """
     with open_kspace(path, key=recipe.key, axes=recipe.axes) as kspace:
         sampled = recipe.sampled(kspace, path)
         how = repr((recipe, str(path.resolve()), [_state(one) for one in (path, *recipe.files())]))
-        target = out / f"{path.stem}.h5"
-        parts = out / f".{path.stem}.{hashlib.sha256(how.encode()).hexdigest()[:12]}.parts"
+        parts = target.parent / f".{target.stem}.{hashlib.sha256(how.encode()).hexdigest()[:12]}.parts"
         parts.mkdir(exist_ok=True)
-        bar = Progress(
-            *Progress.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), disable=silent,
-        )  # fmt: skip
-        with bar:
-            task = bar.add_task(path.name, total=len(kspace))
-            for i in range(len(kspace)):
-                if not (parts / f"{i}.npz").is_file():
-                    slice_(kspace, i, parts / f"{i}.npz", recipe, sampled)
-                bar.advance(task)
+        for i in range(len(kspace)):
+            if not (parts / f"{i}.npz").is_file():
+                _slice(kspace, i, parts / f"{i}.npz", recipe, sampled)
+            if progress is not None:
+                progress(path, i + 1, len(kspace))
         record: dict[str, Any] = {
             "file": str(path.resolve()),
             "out": str(target),
@@ -212,29 +212,17 @@ def _state(path: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def solved(kspace: "KSpace", i: int, recipe: Recipe, sampled: "torch.Tensor | None") -> "Result":
+def solved(kspace: KSpace, i: int, recipe: Recipe, sampled: torch.Tensor | None) -> Result:
     """A slice's image."""
-    import torch
-
-    import learnsolve
-    from learnsolve.mri import reconstruct
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", learnsolve.ConvergenceWarning)
+    with without_convergence_warnings():
         k = torch.from_numpy(kspace[i])
         return reconstruct(
             k, recipe.method, sampled=sampled, maps=recipe.maps, centred=kspace.centred, **recipe.options()
         )
 
 
-def slice_(kspace: "KSpace", i: int, part: Path, recipe: Recipe, sampled: "torch.Tensor | None") -> None:
+def _slice(kspace: KSpace, i: int, part: Path, recipe: Recipe, sampled: torch.Tensor | None) -> None:
     """Reconstruct a slice into a file of its own."""
-    import numpy as np
-    import torch
-
-    from learnsolve.files import replacing
-    from learnsolve.mri import held_out_error
-
     height, width = kspace.shape[2:]
     image, status, why, method, aside = np.zeros((height, width), np.float32), "SKIPPED", "", "", np.nan
     try:
@@ -256,14 +244,9 @@ def slice_(kspace: "KSpace", i: int, part: Path, recipe: Recipe, sampled: "torch
 
 
 def _joined(
-    kspace: "KSpace", parts: Path, target: Path, about: dict[str, Any], recipe: Recipe
+    kspace: KSpace, parts: Path, target: Path, about: dict[str, Any], recipe: Recipe
 ) -> dict[str, Any]:
     """Write the slices into one file, and compare them with what they should be."""
-    import h5py
-    import numpy as np
-
-    from learnsolve.files import replacing
-
     skipped, slow, errors, fallback = [], [], [], []
     with replacing(target) as part, h5py.File(part, "w") as file:
         height, width = kspace.shape[2:]
@@ -277,7 +260,7 @@ def _joined(
                 continue
             if status != "CONVERGED":
                 slow.append({"slice": i, "status": status})
-            if method != recipe.method:
+            if method != recipe.method and not (recipe.method == "auto" and method in AUTOMATIC):
                 fallback.append(i)
             found = _judged(kspace, i, images[i]) if recipe.judged else {}
             found |= {"held_out": aside} if recipe.hold_out else {}
@@ -290,20 +273,14 @@ def _joined(
     return beside
 
 
-def _judged(kspace: "KSpace", i: int, image: "np.ndarray") -> dict[str, float]:
+def _judged(kspace: KSpace, i: int, image: np.ndarray) -> dict[str, float]:
     """How far an image is from that of all of k-space."""
-    import torch
-
-    from learnsolve import mri
-
     reference = mri.zero_filled(torch.from_numpy(kspace[i]), centred=kspace.centred).numpy()
     return mri.measures(reference, image)
 
 
 def forecast(path: Path, recipe: Recipe) -> dict[str, Any]:
     """Seconds and memory that a file will take, by one slice of it."""
-    from learnsolve.datasets.kspace import open_kspace
-
     with open_kspace(path, key=recipe.key, axes=recipe.axes) as kspace:
         sampled = recipe.sampled(kspace, path)
         middle = len(kspace) // 2

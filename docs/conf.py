@@ -13,9 +13,11 @@ version = release = learnsolve.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "measured_tables",
 ]
 exclude_patterns = ["_build", "Thumbs.db", "gallery/*.ipynb", "gallery/*.py", "**/*.md5"]
 suppress_warnings = ["config.cache"]
@@ -48,4 +50,5 @@ html_theme_options = {
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,
 }

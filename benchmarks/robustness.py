@@ -4,6 +4,9 @@
 repeated. Each one must be refused with an `OSError` or a `ValueError`, or be read: a crash, a hang, another
 exception, or memory without bound is a failure. Where a format has a checksum, what is read must be what was
 written.
+``faults``: commands that write are killed at random moments, and get too little disk, a folder that is not to
+be written to, and too few addresses. No file may be half of what its name says; when the fault is over, the
+same command does what is missing.
 ``soak``: solves one after the other in one process, whose memory must not grow. ``together``: threads and
 processes that solve at once have the answers of one.
 """
@@ -28,8 +31,11 @@ from rich.table import Table
 
 from benchmarks import measure
 from benchmarks.poisson import consoles
+from benchmarks.robustness_commands import COMMANDS
+from benchmarks.robustness_faults import faults
 from benchmarks.robustness_files import READERS
 
+WHAT = ("fuzz", "faults", "soak", "together")
 SECONDS = 10.0
 MEMORY = 1 << 30
 FAILURES = ("crashed", "hung", "wrong exception", "out of memory", "silently other")
@@ -39,11 +45,11 @@ OUTCOMES = ("as it was", "refused", "other, no checksum", *FAILURES)
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__)
-    command.add_argument(
-        "--what", nargs="+", choices=["fuzz", "soak", "together"], default=["fuzz", "soak", "together"]
-    )
+    command.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT), help="default: all of it")
     command.add_argument("--reader", nargs="+", choices=list(READERS), default=list(READERS))
     command.add_argument("--mutations", type=int, default=10_000, help="of each reader")
+    command.add_argument("--command", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
+    command.add_argument("--kills", type=int, default=10, help="of each command")
     command.add_argument("--solves", type=int, default=10_000, help="of the soak")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--json", type=Path, help="default: a new file in benchmarks/results")
@@ -248,6 +254,23 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def faults_table(rows: list[dict[str, Any]]) -> Table:
+    """What commands left behind."""
+    shown = Table(title="commands", title_justify="left")
+    for name in ("command", "files", "killed", "disk full", "read-only", "little memory", "problems"):
+        shown.add_column(name, justify="left")
+    for row in rows:
+        told = [_counts(row["disk"]), row["read_only"] or "not tried", _counts(row["memory"])]
+        shown.add_row(
+            row["command"], str(len(row["files"])), str(row["kills"]), *told, str(len(row["problems"]))
+        )
+    return shown
+
+
+def _counts(found: dict[str, int] | None) -> str:
+    return "not tried" if found is None else ", ".join(f"{count} {kind}" for kind, count in found.items())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 if anything failed."""
     options = parser().parse_args(arguments)
@@ -258,11 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
     record: dict[str, Any] = {"conditions": measure.conditions(os.cpu_count() or 1)}
     record["options"] = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     bad = False
+
+    def say(line: str) -> None:
+        progress.print(f"[dim]{line}[/]", highlight=False)
+
     if "fuzz" in options.what:
-
-        def say(line: str) -> None:
-            progress.print(f"[dim]{line}[/]", highlight=False)
-
         record["fuzz"] = [fuzzed(name, options.mutations, options.seed, say) for name in options.reader]
         console.print(table(record["fuzz"]))
         for row in record["fuzz"]:
@@ -271,6 +294,13 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{row['reader']}, seed {example['seed']}: {example['outcome']}", highlight=False
                 )
             bad |= any(row[kind] for kind in FAILURES)
+    if "faults" in options.what:
+        record["faults"] = [faults(name, options.kills, options.seed, say) for name in options.command]
+        console.print(faults_table(record["faults"]))
+        for row in record["faults"]:
+            for problem in row["problems"]:
+                console.print(f"{row['command']}: {problem}", highlight=False, markup=False)
+            bad |= bool(row["problems"])
     if "soak" in options.what:
         record["soak"] = soaked(options.solves)
         console.print(f"soak: {json.dumps(record['soak'])}", highlight=False, soft_wrap=True)

@@ -3,9 +3,11 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import robustness
+from benchmarks.robustness_commands import half_written, written
 from benchmarks.robustness_files import READERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
@@ -29,10 +31,33 @@ def test_damage_is_repeatable_and_does_something():
 def test_the_command_counts_what_came(tmp_path):
     out = tmp_path / "r.json"
     readers = ["--reader", "Matrix Market", "weights, safetensors"]
-    assert robustness.main(["--mutations", "60", "--solves", "20", *readers, "--json", str(out)]) == 0
+    what = ["--what", "fuzz", "soak", "together", "--mutations", "60", "--solves", "20"]
+    assert robustness.main([*what, *readers, "--json", str(out)]) == 0
     record = json.loads(out.read_text())
     for row in record["fuzz"]:
         assert sum(row[outcome] for outcome in robustness.OUTCOMES) == row["mutations"] == 60
         assert row["refused"] > 30
     assert record["soak"]["failed"] == 0 and len(record["soak"]["resident_mib"]) == 11
     assert record["together"]["other_answers"] == {"threads": 0, "processes": 0}
+
+
+@pytest.mark.slow
+def test_a_command_is_killed_and_left_without_room(tmp_path):
+    out = tmp_path / "r.json"
+    options = ["--what", "faults", "--command", "mri mask", "--kills", "1", "--json", str(out)]
+    assert robustness.main(options) == 0
+    (row,) = json.loads(out.read_text())["faults"]
+    assert row["files"] == ["m.npy"] and row["problems"] == [] and sum(row["memory"].values()) == 4
+    assert row["read_only"] is None or row["read_only"].startswith("refused")
+
+
+def test_half_of_a_file_is_seen(tmp_path):
+    names = "a.npy b.npz c.h5 d.png e.safetensors f.toml g.json h.csv i.md j.mtx".split()
+    for name in names:
+        (tmp_path / name).write_bytes(b"\x89PNG a,b\n1")
+    (tmp_path / ".k.npy.part").write_bytes(b"")
+    (tmp_path / ".l.parts").mkdir()
+    (tmp_path / ".l.parts" / "0.npz").write_bytes(b"")
+    np.save(tmp_path / "whole.npy", np.ones(3))
+    assert half_written(tmp_path) == names
+    assert written(tmp_path)[-1] == "whole.npy"

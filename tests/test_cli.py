@@ -383,3 +383,27 @@ def test_doctor_finds_what_is_broken(monkeypatch):
     assert done.exit_code == 1
     check = json.loads(done.stdout)["checks"]["solve on the CPU (numba)"]
     assert check["works"] is False and "from the answer" in check["says"]
+
+
+def test_what_has_an_answer_tells_it_as_json(tmp_path):
+    ratings_file(tmp_path / "r.csv")
+    told = json.loads(run("complete", tmp_path / "r.csv", "--rank", 3, "--json").stdout)
+    assert told["status"] == "CONVERGED" and told["rank"] == 3 and told["held_out"] < 0.01
+    assert json.loads(run("methods", "--json").stdout)["cg"]
+    tuned = run("tune", "--problem", "shifted", "--steps", 10, "--output", tmp_path, "--json")
+    assert json.loads(tuned.stdout)["chebcb"]["systems"] == 10
+    scans = ["mri", "simulate", "--out", tmp_path, "--slices", 1, "--size", 32, "--coils", 2]
+    assert run(*scans).exit_code == 0
+    about = json.loads(run("mri", "info", tmp_path / "fastmri_0.h5", "--json").stdout)
+    assert about["shape"] == [1, 2, 32, 32] and about["centred"] is True
+
+
+def test_a_failure_is_one_line_and_no_traceback(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("learnsolve.linear.solve", full)
+    monkeypatch.setattr("learnsolve.solve", full)
+    matrix_market.write(tmp_path / "A.mtx", poisson(5))
+    ended = run("solve", tmp_path / "A.mtx")
+    assert ended.exit_code == 1 and ended.stderr == "learnsolve: out of memory\n"

@@ -1,5 +1,7 @@
 """``learnsolve dynamics``: what it writes, says and refuses."""
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +42,8 @@ def test_a_series_is_fitted_and_judged(table, tmp_path):
     told = run("evaluate", out, table, "--time", "t", "--ahead", 5)
     assert told.exit_code == 0, told.output
     assert "error 5 steps ahead" in told.output
+    record = json.loads(run("evaluate", out, table, "--time", "t", "--json").stdout)
+    assert record["ahead"] == 20 and record["floor"]["state_space"] >= 0
     again = run("fit", table, "--out", out, "--time", "t", *FEW)
     assert again.exit_code == 0 and "D_stsp" in again.output
     other = run("fit", table, "--out", out, "--time", "t", *FEW, "--method", "stf")

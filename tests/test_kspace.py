@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learnsolve.datasets import kspace as kspace_files
 from learnsolve.datasets.errors import DataError
 from learnsolve.datasets.kspace import open_kspace
 
@@ -282,7 +283,8 @@ def test_damaged_acquisitions(tmp_path):
         open_kspace(path)
 
 
-def test_texts_of_damaged_files_end_no_process(tmp_path):
+def test_texts_of_damaged_files_end_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(kspace_files, "SECONDS", 5)
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["kspace"] = volume()

@@ -248,6 +248,7 @@ def _joined(
 ) -> dict[str, Any]:
     """Write the slices into one file, and compare them with what they should be."""
     skipped, slow, errors, fallback = [], [], [], []
+    methods: set[str] = set()
     with replacing(target) as part, h5py.File(part, "w") as file:
         height, width = kspace.shape[2:]
         images = file.create_dataset("reconstruction", (len(kspace), height, width), np.float32)
@@ -258,6 +259,7 @@ def _joined(
             if status == "SKIPPED":
                 skipped.append({"slice": i, "why": why})
                 continue
+            methods.add(method)
             if status != "CONVERGED":
                 slow.append({"slice": i, "status": status})
             if method != recipe.method and not (recipe.method == "auto" and method in AUTOMATIC):
@@ -269,6 +271,7 @@ def _joined(
         names = errors[0] if errors else {}
         means = {name: float(np.mean([one[name] for one in errors])) for name in names}
         beside = {"skipped": skipped, "not_converged": slow, "fallback": fallback, "metrics": means}
+        beside["methods"] = sorted(methods)
         file.attrs["learnsolve"] = json.dumps({**about, **beside})
     return beside
 

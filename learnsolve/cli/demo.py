@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from learnsolve.files import replacing
+from learnsolve.files import check_folder, replacing
 
 if TYPE_CHECKING:
     from learnsolve.problems.smoke import SmokeSimulation, StepReport
@@ -36,6 +36,7 @@ def demo(
     """
     sizes = _sizes(shape, more or [])
     output.mkdir(parents=True, exist_ok=True)
+    check_folder(output / "demo_plume.png")
     console, bars = Console(), Console(stderr=True)
     with bars.status("loading"):
         from learnsolve.problems.smoke import SmokeSimulation

@@ -252,7 +252,7 @@ def _foretell(record: dict[str, Any], as_json: bool) -> None:
 def _show(record: dict[str, Any]) -> None:
     typer.echo(f"{record['file']}: {record['verdict']}")
     factor = f", factor {record['factor']:.2f}" if "factor" in record else ""
-    typer.echo(f"  {record['method']}, maps by {record['maps']}{factor}")
+    typer.echo(f"  {', '.join(record['methods'])}, maps by {record['maps']}{factor}")
     if record["metrics"]:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
         typer.echo(f"  means over slices: {shown}")

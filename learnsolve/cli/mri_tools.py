@@ -72,11 +72,12 @@ def maps(
     import torch
 
     from learnsolve.datasets.kspace import open_kspace
-    from learnsolve.files import replacing
+    from learnsolve.files import check_folder, replacing
     from learnsolve.mri import espirit
     from learnsolve.mri.reconstruct import MAPS
 
     skipped: list[int] = []
+    check_folder(out)
     if method not in MAPS:
         raise ValueError(f"method is {method!r}; {', '.join(MAPS)} are accepted")
     if method != "espirit" and (sets > 1 or crop):

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from learnsolve.cli.common import Json
-from learnsolve.files import replacing
+from learnsolve.files import check_folder, replacing
 
 if TYPE_CHECKING:
     from learnsolve.online.trace import Systems, Trace
@@ -74,6 +74,7 @@ def tune(
             "at most 10 with shifts: on more the matrix is indefinite", param_hint="--grid"
         )
     output.mkdir(parents=True, exist_ok=True)
+    check_folder(output / "tune.png")
     bars = Console(stderr=True)
     with bars.status("loading"):
         methods = contenders(problem.value, wanted, arms, seed)

@@ -54,7 +54,7 @@ def test_a_domain_of_ones_own(tmp_path):
     cells[0, 0] = 1
     np.save(tmp_path / "cells" / "mine.npy", cells)
     outcome = train(config, tmp_path / "run")
-    assert outcome.exit_code == 2
+    assert outcome.exit_code == 1
     assert "holds a run with other options: config.cells" in outcome.stderr
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_config_ends_with_two_before_any_work(tmp_path, changes, what):
 
 
 def refused(outcome, what):
-    assert outcome.exit_code == 2, outcome.output
+    assert outcome.exit_code == 1, outcome.output
     assert what in outcome.stderr
     assert outcome.stdout == ""
     assert len(outcome.stderr.splitlines()) == 1

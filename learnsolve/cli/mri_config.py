@@ -1,6 +1,5 @@
 """The config file of ``learnsolve mri train``, and where its slices come from."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -19,7 +18,7 @@ from learnsolve.mri.training import MRITraining
 from learnsolve.problems.scans import Scans
 from learnsolve.training import FitOptions
 from learnsolve.training.seeding import seed_of
-from learnsolve.training.shipped import located
+from learnsolve.training.shipped import config_of
 from learnsolve.training.tables import from_table
 
 # Files that a process keeps open.
@@ -160,13 +159,7 @@ class MRIConfig:
         OSError
             There is no such file, nor config of that name.
         """
-        path = located(KIND, config, ".toml", "is no config")
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            return cls.of_tables(tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return config_of(KIND, config, cls.of_tables)
 
     @classmethod
     def of_tables(cls, tables: Mapping[str, Any], folder: Path = Path()) -> "MRIConfig":

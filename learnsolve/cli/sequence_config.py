@@ -1,6 +1,5 @@
 """The config file of ``learnsolve sequence train``: a task, a network, and how it is trained."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,7 +8,7 @@ from learnsolve.problems.sequence_tasks import TASKS, Task
 from learnsolve.sequence.backbone import KIND, BackboneOptions
 from learnsolve.sequence.training import SequenceTraining
 from learnsolve.training import FitOptions
-from learnsolve.training.shipped import located
+from learnsolve.training.shipped import config_of
 from learnsolve.training.tables import from_table
 
 TABLES = ("task", "network", "fit", "train")
@@ -43,13 +42,7 @@ class SequenceConfig:
         OSError
             There is no such file, nor config of that name.
         """
-        path = located(KIND, config, ".toml", "is no config")
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        try:
-            return cls.of_tables(tomllib.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return config_of(KIND, config, lambda tables, _: cls.of_tables(tables))
 
     @classmethod
     def of_tables(cls, tables: Mapping[str, Any]) -> "SequenceConfig":

@@ -1,6 +1,5 @@
 """The config file of ``learnsolve train``: tables with the names of the dataclasses behind them."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
@@ -13,7 +12,7 @@ from learnsolve.methods.dcdm_training import DCDMTraining
 from learnsolve.preconditioners.coupling_network import CouplingOptions
 from learnsolve.preconditioners.learned_multigrid_training import MultigridTraining
 from learnsolve.training import FitOptions
-from learnsolve.training.shipped import located
+from learnsolve.training.shipped import config_of
 from learnsolve.training.tables import from_table
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -222,17 +221,7 @@ class TrainingConfig:
         OSError
             There is no such file, nor config of that name.
         """
-        path = located(kind, config, ".toml", "is no config")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"there is no file {path}") from None
-        try:
-            return cls.from_tables(tomllib.loads(text), path.parent, kind)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{path}: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return config_of(kind, config, lambda tables, folder: cls.from_tables(tables, folder, kind))
 
     @classmethod
     def from_tables(

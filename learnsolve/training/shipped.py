@@ -1,8 +1,9 @@
 """Networks that can be built again from one file: shipped ones by name, or any path."""
 
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from learnsolve.training.weights import WEIGHTS_FORMAT, WeightsError, load_weigh
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 LARGEST = 64 * 2**20
+T = TypeVar("T")
 
 
 class Describable(Protocol):
@@ -49,6 +51,36 @@ def located(kind: str, name: str | Path, suffix: str, what: str) -> Path:
             f"there {what} {str(name)!r}; there are {names}, or give a path that ends in {suffix}"
         )
     return path
+
+
+def config_of(kind: str, config: str | Path, of_tables: Callable[[dict[str, Any], Path], T]) -> T:
+    """What the tables of a TOML file, or of a shipped config, make.
+
+    Parameters
+    ----------
+    kind : str
+        Of `shipped`.
+    config : str or Path
+        A path that ends in ``.toml``, or a name.
+    of_tables : callable
+        Takes the tables, as `tomllib` reads them, and the file's folder.
+
+    Raises
+    ------
+    ValueError
+        The file is no TOML, or ``of_tables`` does not take what it holds; the message names the file.
+    OSError
+        There is no such file, nor config of that name.
+    """
+    path = located(kind, config, ".toml", "is no config")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return of_tables(tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def save_network(path: str | Path, kind: str, network: Any, **metadata: Any) -> None:

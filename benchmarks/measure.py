@@ -200,8 +200,11 @@ def conditions(threads: int) -> dict[str, Any]:
 
 
 def write(name: str, path: Path | None, record: dict[str, Any]) -> Path:
-    """Write a record as JSON to ``path``, or to a new file in ``benchmarks/results``."""
+    """Write a record, without the option ``json``, to ``path`` or to a new file in ``benchmarks/results``."""
     from learnsolve.files import replacing
+
+    options = {key: value for key, value in record.get("options", {}).items() if key != "json"}
+    record = {**record, "options": options} if options else record
 
     if path is None:
         stamp = record["conditions"]["when"].replace(":", "").replace("-", "")

@@ -8,7 +8,8 @@
 
 The argument names a file in the folder ``measured``, as a benchmark wrote it with ``--json``. ``rows`` is the
 path to the list of rows; a list on the way makes a table of each of its items. A column is a title (``_`` for
-spaces), the path to its value in a row, by default the title, and a format. Of a list the median is taken.
+spaces), the path to its value in a row (``+`` for spaces), by default the title, and a format. Of a list the
+median is taken, or, where the path ends in ``count``, how many there are.
 """
 
 import json
@@ -26,6 +27,8 @@ FOLDER = Path(__file__).parent / "measured"
 def value(held: Any, path: list[str]) -> Any:
     """What stands at the end of a path; of a list on the way the median, or the list if it is no numbers."""
     for place, name in enumerate(path):
+        if isinstance(held, list) and name == "count":
+            return len(held)
         if isinstance(held, list) and not name.isdigit():
             found = [value(one, path[place:]) for one in held]
             found = [one for one in found if one is not None]
@@ -40,6 +43,8 @@ def shown(found: Any, form: str) -> str:
         return ""
     if isinstance(found, list):
         return " x ".join(map(str, found))
+    if isinstance(found, dict):
+        return ", ".join(f"{held} {name}" for name, held in found.items())
     if isinstance(found, float) and found.is_integer() and not form:
         found = int(found)
     return format(found, form) if isinstance(found, int | float) else str(found)
@@ -64,7 +69,7 @@ def conditions(record: dict[str, Any], command: str) -> list[str]:
     options = " ".join(
         f"--{name.replace('_', '-')} {' '.join(map(str, held)) if isinstance(held, list) else held}"
         for name, held in record.get("options", {}).items()
-        if held not in (None, [], False, "") and name != "json"
+        if held not in (None, [], False, "")
     )
     return [
         f"*{machine['processor']}, {machine['cores']} cores, {about['threads']} threads; {named}; "
@@ -94,9 +99,8 @@ class Measured(SphinxDirective):
         columns = []
         for text in self.options["columns"].split(";"):
             title, *rest = text.split()
-            columns.append(
-                (title.replace("_", " "), (rest or [title])[0].split("/"), rest[1] if rest[1:] else "")
-            )
+            where, form = [*rest, *[title, ""][len(rest) :]]
+            columns.append((title.replace("_", " "), where.replace("+", " ").split("/"), form))
         lines: list[str] = []
         for about, rows in tables(record, self.options.get("rows", "rows").split("/")):
             if title := self.options.get("title"):

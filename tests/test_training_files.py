@@ -16,7 +16,7 @@ from learnsolve.training import (
     save_weights,
 )
 from learnsolve.training.toml import toml_text
-from learnsolve.training.weights import WEIGHTS_FORMAT
+from learnsolve.training.weights import WEIGHTS_FORMAT, _digest
 from tests.training_cases import assert_same_bits, regressor, weights
 
 
@@ -28,7 +28,8 @@ def file(tmp_path):
 
 
 def written(path, tensors, form=WEIGHTS_FORMAT, metadata="{}"):
-    save_file(tensors, path, metadata={"format": form, "metadata": metadata})
+    text = {"format": form, "metadata": metadata, "sha256": _digest(tensors, metadata)}
+    save_file(tensors, path, metadata=text)
     return path
 
 
@@ -108,6 +109,8 @@ def test_weights_that_do_not_fit(tmp_path):
     refused(written(path, {**good, "0.bias": torch.full((8,), math.inf)}), "0.bias holds NaN or infinity")
     refused(written(path, good, form="learnsolve-weights-99"), "its format is 'learnsolve-weights-99'")
     refused(written(path, good, metadata="[1"), "metadata are not a JSON object")
+    save_file(good, path, metadata={"format": WEIGHTS_FORMAT, "metadata": "{}"})
+    refused(path, "its checksum is missing")
     save_file(good, path)
     refused(path, "its format is None, expected 'learnsolve-weights-1'")
 

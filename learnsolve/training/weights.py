@@ -67,10 +67,8 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise WeightsError(path, f"not a whole safetensors file ({error})") from None
-    # The first files had no checksum, but nothing else either.
-    known = text.keys() <= {"format", "metadata", "sha256"}
-    if not known or text.get("sha256", "") not in ("", _digest(tensors, text.get("metadata", ""))):
-        raise WeightsError(path, "its checksum is another: the file was changed or damaged")
+    if text.get("sha256") != _digest(tensors, text.get("metadata", "")):
+        raise WeightsError(path, "its checksum is missing or another: the file was changed or damaged")
     try:
         metadata = json.loads(text.get("metadata", "{}"))
     except (ValueError, RecursionError):

@@ -191,7 +191,7 @@ def _on_disks(
 def _with_little_memory(place: Place, whole: Ended, problems: list[str]) -> dict[str, int]:
     """How it ends where addresses are refused; OpenBLAS, refused its buffers, asks again without end."""
     counts: Counter[str] = Counter()
-    patience = 20 + 5 * whole.seconds
+    patience = 10 + 2 * whole.seconds
     for share in MEMORY:
         place.emptied()
         ended = place.run(addresses=int(share * whole.addresses), seconds=patience)

@@ -54,18 +54,21 @@ def read_tensors(
         The file is not there or cannot be read.
     """
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
 
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-    if max_bytes is not None and size > max_bytes:
-        raise WeightsError(path, f"{size} bytes are more than the {max_bytes} that are accepted")
+        if max_bytes is not None and size > max_bytes:
+            raise WeightsError(path, f"{size} bytes are more than the {max_bytes} that are accepted")
+        content = stream.read()
     try:
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
-            if text.get("format") != form:
-                raise WeightsError(path, f"its format is {text.get('format')!r}, expected {form!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+        if text.get("format") != form:
+            raise WeightsError(path, f"its format is {text.get('format')!r}, expected {form!r}")
+        # Not by the file's `get_tensor`, which keeps some bytes of every tensor for ever.
+        tensors = load(content)
+    except (SafetensorError, KeyError) as error:
         raise WeightsError(path, f"not a whole safetensors file ({error})") from None
     if text.get("sha256") != _digest(tensors, text.get("metadata", "")):
         raise WeightsError(path, "its checksum is missing or another: the file was changed or damaged")

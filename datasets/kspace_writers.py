@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from learnsolve.files import replacing
+from learnsolve.files import check_room, replacing
 
 Layout = Literal["fastmri", "calgary", "ismrmrd"]
 LAYOUTS = ("fastmri", "calgary", "ismrmrd")
@@ -83,6 +83,7 @@ def write_kspace(
         raise ValueError(f"layout is {layout!r}; {', '.join(LAYOUTS)} are accepted")
     count, coils, height, width = shape
     checked = _checked(slices, shape)
+    check_room(path, 8 * count * coils * height * width + 4 * count * height * width)
     with replacing(path) as part, h5py.File(part, "w") as file:
         if layout == "ismrmrd":
             _acquisitions(file, checked, shape)

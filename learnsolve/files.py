@@ -1,12 +1,17 @@
 """Files that are there whole or not at all, and what of HDF5 is safe to read."""
 
+import errno
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# What HDF5 notes beside data, at most.
+BESIDE = 1 << 16
 
 
 def noted(attributes: Any, name: str) -> Any:
@@ -44,6 +49,21 @@ def check_folder(path: str | os.PathLike) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise type(error)(f"the folder {folder} cannot be written to: {error.strerror}") from None
+
+
+def check_room(path: str | os.PathLike, size: int) -> None:
+    """Before HDF5 writes a file of so many bytes: it does not survive a disk that becomes full on the way.
+
+    Raises
+    ------
+    OSError
+        There is less room than that, and some for what HDF5 notes beside.
+    """
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < size + size // 64 + BESIDE:
+        raise OSError(
+            errno.ENOSPC, f"{size} bytes are to be written, and there is room for {free}", str(path)
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import robustness
 from benchmarks.robustness_commands import half_written, written
 from benchmarks.robustness_files import READERS
+from learnsolve.datasets.kspace_writers import write_kspace
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 
@@ -61,3 +63,13 @@ def test_half_of_a_file_is_seen(tmp_path):
     np.save(tmp_path / "whole.npy", np.ones(3))
     assert half_written(tmp_path) == names
     assert written(tmp_path)[-1] == "whole.npy"
+
+
+def test_hdf5_is_not_begun_where_there_is_no_room(tmp_path, monkeypatch):
+    """Its library ends the process where the disk becomes full."""
+    usage = SimpleNamespace(total=1 << 20, used=1 << 20, free=100)
+    monkeypatch.setattr("learnsolve.files.shutil.disk_usage", lambda _: usage)
+    kspace = np.ones((1, 2, 8, 8), np.complex64)
+    with pytest.raises(OSError, match="1280 bytes are to be written, and there is room for 100"):
+        write_kspace(tmp_path / "a.h5", iter(kspace), kspace.shape, "fastmri")
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import torch
 
 from learnsolve.batch.scans import read_mask
 from learnsolve.datasets.kspace import open_kspace
-from learnsolve.files import check_folder, replacing
+from learnsolve.files import check_folder, check_room, replacing
 from learnsolve.mri import Sampling, reconstruct
 from learnsolve.mri.reconstruct import Method
 from learnsolve.result import (
@@ -148,6 +148,7 @@ def _finished(
     )
     if out is not None:
         images = np.abs(np.asarray(torch.as_tensor(x).cpu())).astype(np.float32)
+        check_room(out, images.nbytes)
         with replacing(out) as part, h5py.File(part, "w") as file:
             file["reconstruction"] = images.reshape(-1, *images.shape[-2:])
             file.attrs["learnsolve"] = json.dumps(

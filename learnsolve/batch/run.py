@@ -284,7 +284,8 @@ def _in_processes(
                 alone |= set(died) if len(died) == 1 else set()
                 suspects.extend(died)
     finally:
-        current.shutdown(wait=False, cancel_futures=True)
+        # What is under way ends: an interpreter that ended before it would tell of broken pipes.
+        current.shutdown(wait=True, cancel_futures=True)
 
 
 def _on(executor: Executor, task: Task, missing: list[tuple[Path, Path]]) -> Iterator[tuple[Path, Record]]:

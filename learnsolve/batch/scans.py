@@ -16,7 +16,7 @@ import torch
 
 from learnsolve import mri
 from learnsolve.datasets.kspace import KSpace, open_kspace
-from learnsolve.files import replacing
+from learnsolve.files import check_room, replacing
 from learnsolve.mri import Sampling, held_out_error, reconstruct
 from learnsolve.mri.reconstruct import Method
 from learnsolve.result import Result, without_convergence_warnings
@@ -249,8 +249,9 @@ def _joined(
     """Write the slices into one file, and compare them with what they should be."""
     skipped, slow, errors, fallback = [], [], [], []
     methods: set[str] = set()
+    height, width = kspace.shape[2:]
+    check_room(target, 4 * len(kspace) * height * width)
     with replacing(target) as part, h5py.File(part, "w") as file:
-        height, width = kspace.shape[2:]
         images = file.create_dataset("reconstruction", (len(kspace), height, width), np.float32)
         for i in range(len(kspace)):
             with np.load(parts / f"{i}.npz") as held:

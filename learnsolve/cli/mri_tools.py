@@ -72,7 +72,7 @@ def maps(
     import torch
 
     from learnsolve.datasets.kspace import open_kspace
-    from learnsolve.files import check_folder, replacing
+    from learnsolve.files import check_folder, check_room, replacing
     from learnsolve.mri import espirit
     from learnsolve.mri.reconstruct import MAPS
 
@@ -82,8 +82,10 @@ def maps(
         raise ValueError(f"method is {method!r}; {', '.join(MAPS)} are accepted")
     if method != "espirit" and (sets > 1 or crop):
         raise ValueError(f"{method} has neither sets nor a crop; espirit has")
-    with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
+    with open_kspace(file) as kspace:
         slices, coils, height, width = kspace.shape
+    check_room(out, slices * sets * height * width * (8 * coils + 4))
+    with open_kspace(file) as kspace, replacing(out) as part, h5py.File(part, "w") as target:
         whole = target.create_dataset("maps", (slices, sets, coils, height, width), np.complex64)
         if method == "espirit":
             target.create_dataset("eigenvalues", (slices, sets, height, width), np.float32)

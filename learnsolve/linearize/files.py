@@ -127,11 +127,16 @@ def save(folder: str | os.PathLike, model: nn.Module, *, tokenizer: str | os.Pat
             f"the {type(model).__name__} was not converted, or has adapters; one of linearize or tune is "
             "accepted"
         )
+    from safetensors import SafetensorError
+
     check_new(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
-        converted.save_pretrained(part)
+        try:
+            converted.save_pretrained(part)
+        except SafetensorError as error:
+            raise OSError(f"{folder} could not be written: {error}") from None
         if tokenizer is not None:
             for name in TOKENIZER:
                 if (Path(tokenizer) / name).is_file():

@@ -56,7 +56,7 @@ def tables(record: Any, path: list[str]) -> list[tuple[dict[str, Any], list[dict
         return [({}, record)]
     inner = record[path[0]]
     if len(path) == 1:
-        return [(record, inner)]
+        return [(record, inner if isinstance(inner, list) else [inner])]
     each = inner if isinstance(inner, list) else [inner]
     return [table for one in each for table in tables(one, path[1:])]
 

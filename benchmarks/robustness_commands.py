@@ -79,6 +79,13 @@ def _config(text: str) -> Callable[[Path], None]:
     return make
 
 
+_ROOMS = """[data]
+shapes = [[16, 16]]
+[held_out]
+shapes = [[16, 16]]
+families = ["obstacles"]
+rhs = ["noise"]
+"""
 _DIRECTIONS = """[network]
 dims = 2
 channels = 4
@@ -90,24 +97,12 @@ validate_every = 10
 [dcdm]
 depth = 3
 cells = 512
-[data]
-shapes = [[16, 16]]
-[held_out]
-shapes = [[16, 16]]
-families = ["obstacles"]
-rhs = ["noise"]
 """
 _COARSENING = """[fit]
 steps = 6
 learning_rate = 2e-3
 warmup = 1
 validate_every = 3
-[data]
-shapes = [[16, 16]]
-[held_out]
-shapes = [[16, 16]]
-families = ["obstacles"]
-rhs = ["noise"]
 """
 _IMAGES = """[network]
 steps = 1
@@ -197,8 +192,10 @@ COMMANDS = {
     "forecast": Command(
         "forecast {in}/a.csv --horizon 4 --look-back 24 --patch 6 --steps 12 --out {out}", _load
     ),
-    "train dcdm": Command("train dcdm --config {in}/a.toml --out {out}", _config(_DIRECTIONS)),
-    "train multigrid": Command("train multigrid --config {in}/a.toml --out {out}", _config(_COARSENING)),
+    "train dcdm": Command("train dcdm --config {in}/a.toml --out {out}", _config(_DIRECTIONS + _ROOMS)),
+    "train multigrid": Command(
+        "train multigrid --config {in}/a.toml --out {out}", _config(_COARSENING + _ROOMS)
+    ),
     "sequence train": Command("sequence train --task parity --steps 8 --out {out}", _nothing),
     "dynamics fit": Command(
         "dynamics fit {in}/a.csv --out {out} --time t --hidden 8 --steps 40 --length 20", _orbit

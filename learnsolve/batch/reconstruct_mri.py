@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import torch
 
-from learnsolve.batch.scans import read_mask
+from learnsolve.batch.scans import placed, read_mask
 from learnsolve.datasets.kspace import open_kspace
 from learnsolve.files import check_folder, check_room, replacing
 from learnsolve.mri import Sampling, reconstruct
@@ -125,7 +125,7 @@ def _sampled(mask: Any, shape: Iterable[int], centred: bool) -> Any:
         found = read_mask(Path(mask), (height, width))
     else:
         return mask
-    return found if centred else torch.fft.ifftshift(found, (-2, -1))
+    return placed(found, centred)
 
 
 def _finished(

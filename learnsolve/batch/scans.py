@@ -103,8 +103,13 @@ class Recipe:
         elif self.mask is not None:
             found = read_mask(Path(self.mask), kspace.shape[2:])
         if found is not None:
-            return found if kspace.centred else torch.fft.ifftshift(found, (-2, -1))
+            return placed(found, kspace.centred)
         return None if kspace.sampled is None else torch.from_numpy(kspace.sampled)
+
+
+def placed(mask: torch.Tensor, centred: bool) -> torch.Tensor:
+    """A mask with its origin in the middle, as k-space has it that is centred or not."""
+    return mask if centred else torch.fft.ifftshift(mask, (-2, -1))
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> torch.Tensor:

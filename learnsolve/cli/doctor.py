@@ -29,9 +29,7 @@ OPTIONAL = {
 }
 
 
-def doctor(
-    as_json: Json = False,
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what is installed, which backends work, and check them. Exit code 0: all is well; 1: it is not."""
     report: dict[str, Any] = {
         "learnsolve": __version__,

@@ -135,7 +135,7 @@ def test_rectangular_systems_get_least_squares_of_minimum_norm(shape):
     A, b = rng.standard_normal(shape), rng.standard_normal(shape[0])
     res = learnsolve.solve(A, b, rtol=1e-10)
     assert res.success and res.method == "lsmr"
-    np.testing.assert_allclose(res.x, np.linalg.lstsq(A, b)[0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(res.x, np.linalg.lstsq(A, b, rcond=None)[0], rtol=1e-6, atol=1e-8)
     sparse = learnsolve.solve(sp.csr_array(A), b, rtol=1e-10)
     np.testing.assert_allclose(sparse.x, res.x, rtol=1e-6, atol=1e-8)
 

@@ -3,16 +3,17 @@
 import faulthandler
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from learnsolve.workers import cores, pool
 
 RECORDS = "batch.jsonl"
 DIED = "its process died: it was killed, ran out of memory, crashed or took longer than the timeout"
@@ -149,7 +150,7 @@ def map_files(
         elif workers == 0:
             outcomes = ((path, _attempt(task, path, target)) for path, target in missing)
         else:
-            count = min(workers or _cores(), len(missing))
+            count = min(workers or cores(), len(missing))
             outcomes = _in_processes(task, missing, count, timeout)
         with open(folder / RECORDS, "ab") as log:
             for path, record in outcomes:
@@ -231,31 +232,14 @@ def _watched(timeout: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _share_cores(workers: int) -> None:
-    """In a worker: as many threads as cores are left for it."""
-    import torch
-
-    torch.set_num_threads(max(_cores() // workers, 1))
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _in_processes(
     task: Task, missing: list[tuple[Path, Path]], workers: int, timeout: float | None
 ) -> Iterator[tuple[Path, Record]]:
     """Work in processes of this machine; where one dies, what was under way is tried one by one, twice."""
-
-    def pool() -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, context, _share_cores, (workers,))
-
     waiting, suspects = deque(missing), deque[tuple[Path, Path]]()
     alone: set[tuple[Path, Path]] = set()
     running: dict[Future, tuple[Path, Path]] = {}
-    current = pool()
+    current = pool(workers)
     try:
         while waiting or suspects or running:
             while waiting and len(running) < workers:
@@ -276,7 +260,7 @@ def _in_processes(
                 died += running.values()
                 running.clear()
                 current.shutdown(wait=False, cancel_futures=True)
-                current = pool()
+                current = pool(workers)
                 if len(died) == 1 and died[0] in alone:
                     path, target = died[0]
                     yield path, Record(str(path.resolve()), str(target), "failed", DIED)

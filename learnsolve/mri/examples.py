@@ -1,6 +1,9 @@
 """What a network learns from: slices undersampled on the way, their maps, and where the descent begins."""
 
+import itertools
 import math
+import pickle
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
@@ -8,7 +11,6 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from learnsolve.mri.classical import cg_sense, total_variation
 from learnsolve.mri.coils import acs_region, images_of, low_resolution_maps, rss
@@ -18,6 +20,7 @@ from learnsolve.mri.masks import Kind, Sampling
 from learnsolve.mri.rows import separable
 from learnsolve.result import without_convergence_warnings
 from learnsolve.training.seeding import seed_of
+from learnsolve.workers import pool
 
 # Of the share of positions that the acceleration allows, the middle takes this at most.
 MIDDLE = 0.75
@@ -25,6 +28,8 @@ MIDDLE = 0.75
 ASIDE = 0.4
 # Of total variation, before the descent begins: lines need fewer, since their rows are solved exactly.
 STEPS_OF_LINES, STEPS_OF_POINTS = 20, 30
+# Batches that each process is asked for before they are needed.
+AHEAD = 4
 POINTS = ("gaussian_2d", "poisson", "radial", "spiral")
 
 
@@ -234,7 +239,7 @@ def split(
     return sampled & ~aside, aside
 
 
-class Batches(Dataset[list[Example]]):
+class Batches:
     """Batches by their number, made in other processes ahead of time if any are given.
 
     Parameters
@@ -275,9 +280,20 @@ class Batches(Dataset[list[Example]]):
         return next(self.iterator)
 
     def _ahead(self, first: int) -> Iterator[list[Example]]:
-        numbers = range(first, 2**40, self.stride)
-        loader = DataLoader(
-            self, batch_size=None, sampler=numbers, num_workers=self.workers,
-            multiprocessing_context="spawn", prefetch_factor=4,
-        )  # fmt: skip
-        return iter(loader)
+        numbers = itertools.count(first, self.stride)
+        processes = pool(self.workers, beside=True)
+        try:
+            coming = deque(
+                processes.submit(_packed, self, next(numbers)) for _ in range(AHEAD * self.workers)
+            )
+            while True:
+                packed = coming.popleft().result()
+                coming.append(processes.submit(_packed, self, next(numbers)))
+                yield pickle.loads(packed)
+        finally:
+            processes.shutdown(cancel_futures=True)
+
+
+def _packed(batches: Batches, number: int) -> bytes:
+    """In a worker: a batch as bytes, which share no memory with a process that may be gone."""
+    return pickle.dumps(batches[number])

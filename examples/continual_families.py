@@ -78,7 +78,7 @@ methods = {
     "hypernetwork": TaskHypernetwork(beta=1.0, hidden=16),
     "masks": IsolatedMasks(density=0.3, every=20),
 }
-found = compare_methods(Corrections(), stream, methods, FitOptions(150, 1e-2))
+found = compare_methods(Corrections(), stream, methods, FitOptions(100, 1e-2))
 Console(width=100).print(score_table({name: one.scores for name, one in found.items()}, "residual left"))
 
 # %%

@@ -19,7 +19,7 @@ from learnsolve.problems.pressure import pressure_systems
 from learnsolve.problems.smoke_scene import Box, Sphere
 
 obstacles = [Sphere((0.5, 0.4), 0.08), Sphere((0.9, 0.65), 0.1), Box((1.2, 0.3), (0.06, 0.3))]
-*_, problem = pressure_systems((384, 256), 20, obstacles=obstacles, seed=0)
+*_, problem = pressure_systems((288, 192), 12, obstacles=obstacles, seed=0)
 
 # %%
 # Two methods, one tolerance. Whatever the network says, the answer is certified by its true residual.

@@ -58,7 +58,7 @@ def trained(kind, seed=0):
         passed.append(curriculum.newest - 1)
         return {"N": curriculum.newest}
 
-    options = FitOptions(3000, 0.01, "constant", optimizer="sgd", clip=2.0, validate_every=100, seed=seed)
+    options = FitOptions(2000, 0.01, "constant", optimizer="sgd", clip=2.0, validate_every=100, seed=seed)
     fit(network, loss, batch, options, validate=validate, carried={"curriculum": curriculum.state})
     return network, passed
 

@@ -38,7 +38,7 @@ def floor(size, seed):
 # %%
 # Training goes through four steps of conjugate gradients on floors of 44 cells, and takes less than a minute.
 
-config = MultigridTraining(fit=FitOptions(steps=120, learning_rate=1e-2, warmup=10), coarsest=20)
+config = MultigridTraining(fit=FitOptions(steps=80, learning_rate=1e-2, warmup=10), coarsest=20)
 network, run = train(config, [floor(44, seed) for seed in range(8)])
 print(f"{run.step} steps in {run.seconds:.0f} s, last loss {run.loss:.2f}")
 

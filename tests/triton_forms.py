@@ -145,7 +145,7 @@ PRECISIONS += [(torch.float32, k) for k in (3, 1, 10)]
         (*loss, *precision)
         for number, loss in enumerate(LOSSES)
         for place, precision in enumerate(PRECISIONS)
-        # The interpreter is slow: there every loss comes with ten columns, one of them with the rest.
+        # The interpreter is slow: there a loss comes with ten columns, all but the first with one case more.
         if not INTERPRETED or place == 0 or number == place
     ],
 )
